@@ -1,0 +1,3 @@
+//! Database rows to typed wanted state to ofproto and datapath, and status back.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! The userspace datapath: PMD loop, caches, classifier, actions.

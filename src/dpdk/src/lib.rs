@@ -1,0 +1,1 @@
+//! Safe owners for EAL, mempools and ethdev ports.

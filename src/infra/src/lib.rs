@@ -1,0 +1,1 @@
+//! Foundations: clock, logs, counters, published snapshots, cpu placement.

@@ -1,0 +1,3 @@
+//! ovs-vswitchd: argv -> build objects -> run -> exit code.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! OpenFlow tables, translation, upcalls, revalidation, MAC learning.
+
+#![forbid(unsafe_code)]

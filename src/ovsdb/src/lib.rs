@@ -1,0 +1,3 @@
+//! OVSDB client (RFC 7047) as state machines: bytes in and out, no sockets.
+
+#![forbid(unsafe_code)]
