@@ -1,3 +1,19 @@
 //! Flow keys, masks, fields, datapath keys and actions with their text.
+//!
+//! Neighbours: everything above speaks of packets in these types. Threads: plain data.
 
 #![forbid(unsafe_code)]
+
+pub mod action;
+pub mod be;
+pub mod field;
+pub mod key;
+pub mod matching;
+pub mod port;
+
+pub use action::{DpAction, DpActions, SetField, UserspaceCookie};
+pub use be::{Be16, Be32, Be64};
+pub use field::{Field, SubField};
+pub use key::{Flow, Mask, Miniflow, Vlan, FLOW_WORDS, PKT_WORDS};
+pub use matching::Match;
+pub use port::{DpPort, OfPort, RecircId};

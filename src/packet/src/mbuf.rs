@@ -186,7 +186,9 @@ impl Packet {
         let m = self.mbuf();
         // SAFETY: data_off + data_len <= buf_len holds for every Packet (constructor contracts and
         // the checks in push/pop/truncate), and buf_addr points at buf_len bytes.
-        unsafe { std::slice::from_raw_parts(m.buf_addr.add(usize::from(m.data_off)), usize::from(m.data_len)) }
+        unsafe {
+            std::slice::from_raw_parts(m.buf_addr.add(usize::from(m.data_off)), usize::from(m.data_len))
+        }
     }
 
     /// The frame's bytes, writable.
@@ -194,7 +196,9 @@ impl Packet {
     pub fn data_mut(&mut self) -> &mut [u8] {
         let m = self.mbuf_mut();
         // SAFETY: as in `data`, and &mut self is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(m.buf_addr.add(usize::from(m.data_off)), usize::from(m.data_len)) }
+        unsafe {
+            std::slice::from_raw_parts_mut(m.buf_addr.add(usize::from(m.data_off)), usize::from(m.data_len))
+        }
     }
 
     /// Makes `n` bytes of room before the frame (contents undefined but initialised). False, and
