@@ -1,1 +1,2 @@
 //! Foundations: clock, logs, counters, published snapshots, cpu placement.
+pub mod linux;

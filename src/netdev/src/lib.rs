@@ -4,7 +4,13 @@
 //! [`Factory`]; `dpdk` implements the same traits for ethdev ports.
 //! Threads: a [`Netdev`] is shared and its calls may be made from the main thread at any time; a
 //! queue belongs to the one thread that polls it.
+#![forbid(unsafe_code)]
 
 pub mod contract;
+pub mod mem;
 
 pub use contract::*;
+pub use mem::{MemFactory, MemPort};
+
+/// Bytes of a frame around the MTU's payload: Ethernet header and one VLAN tag.
+pub const L2_OVERHEAD: usize = 18;
