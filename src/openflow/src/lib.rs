@@ -4,5 +4,13 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod error;
+pub mod frame;
+pub mod message;
+pub mod version;
 
 pub use action::Action;
+pub use error::OfError;
+pub use frame::{Decoder, Frame, FrameError, Header};
+pub use message::*;
+pub use version::{Version, VersionSet};

@@ -1,0 +1,91 @@
+//! Framing: a byte stream cut into messages by their header.
+//!
+//! Neighbours: `ofproto` feeds what it read from a socket and hands each [`Frame`] to [`crate::decode`].
+//! Threads: one decoder a connection.
+
+use thiserror::Error;
+
+/// Bytes of a header.
+pub const HEADER_LEN: usize = 8;
+
+/// The header of every OpenFlow message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Header {
+    /// Version byte as it came.
+    pub version: u8,
+    pub kind: u8,
+    pub length: u16,
+    pub xid: u32,
+}
+
+impl Header {
+    /// Reads the first eight bytes.
+    pub fn parse(b: &[u8]) -> Option<Header> {
+        let h: &[u8; HEADER_LEN] = b.get(..HEADER_LEN)?.try_into().ok()?;
+        Some(Header {
+            version: h[0],
+            kind: h[1],
+            length: u16::from_be_bytes([h[2], h[3]]),
+            xid: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
+        })
+    }
+}
+
+/// One whole message, header included.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Frame {
+    pub header: Header,
+    pub data: Box<[u8]>,
+}
+
+/// The stream makes no sense any more: the connection must be closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum FrameError {
+    /// A length below that of the header.
+    #[error("received too-short ofp_header ({0} bytes)")]
+    TooShort(u16),
+}
+
+/// Cuts a byte stream into messages. Holds at most one partial message beside what was fed at once.
+#[derive(Default, Debug)]
+pub struct Decoder {
+    buf: Vec<u8>,
+    at: usize,
+}
+
+impl Decoder {
+    /// An empty stream.
+    pub fn new() -> Decoder {
+        Decoder::default()
+    }
+
+    /// Adds bytes that arrived. Take all frames out before feeding more: that bounds the memory.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.at > 0 {
+            self.buf.drain(..self.at);
+            self.at = 0;
+        }
+        self.buf.extend_from_slice(bytes);
+    }
+
+    /// Bytes not yet taken out.
+    pub fn pending(&self) -> usize {
+        self.buf.len() - self.at
+    }
+
+    /// The next whole message; `None` until more bytes come.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        let rest = &self.buf[self.at..];
+        let Some(header) = Header::parse(rest) else { return Ok(None) };
+        let len = usize::from(header.length);
+        if len < HEADER_LEN {
+            return Err(FrameError::TooShort(header.length));
+        }
+        let Some(data) = rest.get(..len) else { return Ok(None) };
+        let data = data.into();
+        self.at += len;
+        Ok(Some(Frame { header, data }))
+    }
+}
