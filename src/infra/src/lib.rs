@@ -1,2 +1,20 @@
-//! Foundations: clock, logs, counters, published snapshots, cpu placement.
+//! Foundations every other crate stands on: clock, logs, event counters,
+//! published snapshots, sequence numbers, rings, waiting, cpu placement.
+//!
+//! Depends on nothing of ours. Everything here may be called from any thread,
+//! except that PMD threads never log (`vlog`) and never wait (`poll`, `seq`).
+
+pub mod clock;
+pub mod coverage;
+pub mod cpu;
 pub mod linux;
+pub mod poll;
+pub mod publish;
+pub mod ring;
+pub mod seq;
+pub mod vlog;
+pub mod waker;
+
+pub use publish::Published;
+pub use seq::Seq;
+pub use waker::Waker;

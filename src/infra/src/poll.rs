@@ -1,0 +1,184 @@
+//! The waiting half of a loop: every part registers descriptors, deadlines and
+//! sequence numbers, then one [`Poller::block`] sleeps until something is due.
+//!
+//! Parts try their work without blocking on every turn, so nothing is lost if
+//! they wake for somebody else's reason. One `Poller` belongs to one thread.
+
+use crate::clock;
+use crate::seq::Seq;
+use crate::waker::Waker;
+use std::io;
+use std::os::fd::RawFd;
+use std::panic::Location;
+
+/// Why [`Poller::block`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A descriptor became ready, with the events it reported.
+    Fd(RawFd, i16),
+    /// The earliest deadline came; the timeout that was asked for, in ms.
+    Timeout(i64),
+    /// A waker or a sequence number fired.
+    Woken,
+    /// A signal interrupted the wait.
+    Interrupted,
+}
+
+/// What ended a wait, and the code that had asked for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wake {
+    /// The reason.
+    pub cause: Cause,
+    /// Where the registration was made.
+    pub at: &'static Location<'static>,
+    /// How long the wait took, in ms.
+    pub waited_ms: i64,
+}
+
+/// Collects what a loop waits for.
+pub struct Poller {
+    fds: Vec<libc::pollfd>,
+    places: Vec<&'static Location<'static>>,
+    deadline: i64,
+    deadline_at: &'static Location<'static>,
+    waker: Waker,
+}
+
+impl Poller {
+    /// A poller with a waker of its own.
+    #[track_caller]
+    pub fn new() -> io::Result<Self> {
+        Ok(Poller {
+            fds: Vec::new(),
+            places: Vec::new(),
+            deadline: clock::NEVER,
+            deadline_at: Location::caller(),
+            waker: Waker::new()?,
+        })
+    }
+
+    /// A handle that ends this poller's present or next wait, from any thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Waits for `events` (POLLIN, POLLOUT) on `fd`.
+    #[track_caller]
+    pub fn fd(&mut self, fd: RawFd, events: i16) {
+        self.fds.push(libc::pollfd { fd, events, revents: 0 });
+        self.places.push(Location::caller());
+    }
+
+    /// Waits until `fd` can be read.
+    #[track_caller]
+    pub fn fd_in(&mut self, fd: RawFd) {
+        self.fd(fd, libc::POLLIN);
+    }
+
+    /// Waits until `fd` can be written.
+    #[track_caller]
+    pub fn fd_out(&mut self, fd: RawFd) {
+        self.fd(fd, libc::POLLOUT);
+    }
+
+    /// Wakes no later than at the monotonic time `at_ms`.
+    #[track_caller]
+    pub fn timer_until(&mut self, at_ms: i64) {
+        if at_ms < self.deadline {
+            self.deadline = at_ms;
+            self.deadline_at = Location::caller();
+        }
+    }
+
+    /// Wakes no later than in `ms` milliseconds.
+    #[track_caller]
+    pub fn timer_in(&mut self, ms: i64) {
+        self.timer_until(clock::now_ms().saturating_add(ms.max(0)));
+    }
+
+    /// Does not sleep at all this time.
+    #[track_caller]
+    pub fn immediate(&mut self) {
+        self.timer_until(i64::MIN);
+    }
+
+    /// Wakes once `seq` is no longer `seen`.
+    pub fn seq(&mut self, seq: &Seq, seen: u64) {
+        seq.wake_on_change(seen, &self.waker);
+    }
+
+    /// The timeout for poll(2): -1 for ever. While the clock is stopped only a
+    /// deadline that has come ends the wait.
+    fn timeout(&self) -> i32 {
+        if self.deadline == clock::NEVER {
+            return -1;
+        }
+        let left = self.deadline.saturating_sub(clock::now_ms());
+        if left <= 0 {
+            0
+        } else if clock::is_stopped() {
+            -1
+        } else {
+            left.min(i64::from(i32::MAX)) as i32
+        }
+    }
+
+    /// Sleeps until something registered is due, then forgets the registrations.
+    pub fn block(&mut self) -> Wake {
+        let own = Location::caller();
+        self.fds.push(libc::pollfd { fd: self.waker.fd(), events: libc::POLLIN, revents: 0 });
+        self.places.push(own);
+        let timeout = self.timeout();
+        let start = clock::real_ns();
+        // SAFETY: `fds` is a live vector of pollfd of the length given.
+        let n = unsafe { libc::poll(self.fds.as_mut_ptr(), self.fds.len() as libc::nfds_t, timeout) };
+        let waited_ms = (clock::real_ns().saturating_sub(start) / 1_000_000) as i64;
+        let (cause, at) = if n < 0 {
+            (Cause::Interrupted, own)
+        } else if n == 0 {
+            (Cause::Timeout(i64::from(timeout)), self.deadline_at)
+        } else {
+            let hit = self.fds.iter().position(|p| p.revents != 0).unwrap_or(0);
+            if hit == self.fds.len() - 1 {
+                (Cause::Woken, own)
+            } else {
+                (Cause::Fd(self.fds[hit].fd, self.fds[hit].revents), self.places[hit])
+            }
+        };
+        if self.fds.last().is_some_and(|p| p.revents != 0) {
+            self.waker.drain();
+        }
+        self.fds.clear();
+        self.places.clear();
+        self.deadline = clock::NEVER;
+        Wake { cause, at, waited_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wakes_for_each_reason() {
+        let mut p = Poller::new().unwrap();
+        p.immediate();
+        assert_eq!(p.block().cause, Cause::Timeout(0));
+        p.timer_in(1);
+        p.timer_in(100_000);
+        assert!(matches!(p.block().cause, Cause::Timeout(_)));
+        let waker = p.waker();
+        let thread = std::thread::spawn(move || waker.wake());
+        assert_eq!(p.block().cause, Cause::Woken);
+        thread.join().unwrap();
+        let seq = Seq::new();
+        let seen = seq.read();
+        seq.change();
+        p.seq(&seq, seen);
+        assert_eq!(p.block().cause, Cause::Woken);
+        let w = Waker::new().unwrap();
+        w.wake();
+        p.fd_in(w.fd());
+        assert_eq!(p.block().cause, Cause::Fd(w.fd(), libc::POLLIN));
+    }
+}

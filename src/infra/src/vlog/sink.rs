@@ -1,0 +1,218 @@
+//! Outputs of the log: console, file, syslog. One lock, held for one line.
+
+use super::pattern::{self, Context, Record};
+use super::{Destination, Level, Module, VlogError};
+use parking_lot::Mutex;
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::net::UdpSocket;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+static LOG: Module = Module::new("vlog");
+
+enum Syslog {
+    Null,
+    Libc,
+    Unix(UnixDatagram, PathBuf),
+    Udp(UdpSocket),
+}
+
+pub(super) struct Sinks {
+    pub patterns: [Option<String>; 3],
+    /// Facility that `FACILITY:` set, shifted as in a PRI.
+    pub facility: Option<i32>,
+    path: Option<PathBuf>,
+    file: Option<File>,
+    syslog: Option<Syslog>,
+    target: Option<UdpSocket>,
+}
+
+pub(super) static SINKS: Mutex<Sinks> = Mutex::new(Sinks {
+    patterns: [None, None, None],
+    facility: None,
+    path: None,
+    file: None,
+    syslog: None,
+    target: None,
+});
+
+static START: OnceLock<i64> = OnceLock::new();
+
+/// Remembers when the program started (`%r`).
+pub(super) fn mark_start() {
+    let _ = START.set((crate::clock::real_ns() / 1_000_000) as i64);
+}
+
+impl Sinks {
+    pub fn pattern(&self, destination: Destination) -> &str {
+        self.patterns[destination as usize]
+            .as_deref()
+            .unwrap_or_else(|| pattern::default_pattern(destination))
+    }
+}
+
+/// Sends one record wherever `wanted` lets it. A full disk or a dead syslog
+/// loses lines, never the program.
+pub(super) fn emit(record: &Record<'_>, wanted: impl Fn(Destination) -> bool) {
+    let mut sinks = SINKS.lock();
+    let now = (crate::clock::real_ns() / 1_000_000) as i64;
+    let context = Context {
+        wall_ms: crate::clock::wall_ms(),
+        since_start_ms: now - START.get().copied().unwrap_or(now),
+        facility: sinks.facility.unwrap_or(libc::LOG_DAEMON),
+    };
+    if wanted(Destination::Console) {
+        let mut line = pattern::format(sinks.pattern(Destination::Console), record, &context);
+        line.push('\n');
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+    if wanted(Destination::File) && sinks.file.is_some() {
+        let mut line = pattern::format(sinks.pattern(Destination::File), record, &context);
+        line.push('\n');
+        if let Some(file) = &mut sinks.file {
+            let _ = file.write_all(line.as_bytes());
+        }
+    }
+    if wanted(Destination::Syslog) {
+        sinks.send_syslog(record, &context);
+    }
+}
+
+impl Sinks {
+    fn send_syslog(&mut self, record: &Record<'_>, context: &Context) {
+        let text = pattern::format(self.pattern(Destination::Syslog), record, context);
+        let syslog = self.syslog.get_or_insert_with(|| {
+            let method = std::env::var("OVS_SYSLOG_METHOD").unwrap_or_default();
+            open_method(&method).unwrap_or(Syslog::Libc)
+        });
+        for line in text.lines() {
+            let framed = || format!("{}{line}", pattern::format(pattern::SYSLOG_PREFIX, record, context));
+            match syslog {
+                Syslog::Null => {}
+                Syslog::Libc => to_libc(context.facility | record.level.severity(), line),
+                Syslog::Unix(socket, path) => {
+                    let _ = socket.send_to(framed().as_bytes(), path);
+                }
+                Syslog::Udp(socket) => {
+                    let _ = socket.send(framed().as_bytes());
+                }
+            }
+            if let Some(target) = &self.target {
+                let facility = self.facility.unwrap_or(libc::LOG_LOCAL0);
+                let pri = facility | record.level.severity();
+                let time = rfc5424_time(context.wall_ms);
+                let program = super::program_name();
+                let pid = std::process::id();
+                let host = pattern::format("%E", record, context);
+                let _ = target.send(format!("<{pri}>1 {time} {host} {program} {pid} - - {line}").as_bytes());
+            }
+        }
+    }
+}
+
+fn rfc5424_time(wall_ms: i64) -> String {
+    let record = Record { module: "", level: Level::Info, serial: 0, thread: "", message: "" };
+    let context = Context { wall_ms, since_start_ms: 0, facility: 0 };
+    pattern::format("%D{%Y-%m-%dT%H:%M:%S.###Z}", &record, &context)
+}
+
+fn to_libc(priority: i32, line: &str) {
+    static IDENT: OnceLock<CString> = OnceLock::new();
+    let ident = IDENT.get_or_init(|| {
+        let ident = CString::new(super::program_name()).unwrap_or_default();
+        // SAFETY: the identifier is stored in a static and so outlives the log connection.
+        unsafe { libc::openlog(ident.as_ptr(), libc::LOG_NDELAY, libc::LOG_DAEMON) };
+        ident
+    });
+    debug_assert!(!ident.as_bytes().is_empty());
+    if let Ok(line) = CString::new(line) {
+        // SAFETY: the format takes exactly one NUL-terminated string.
+        unsafe { libc::syslog(priority, c"%s".as_ptr(), line.as_ptr()) };
+    }
+}
+
+/// Opens a syslog method: `libc`, `null`, `unix:FILE`, `udp:IP:PORT`.
+fn open_method(method: &str) -> Option<Syslog> {
+    match method {
+        "" | "libc" => Some(Syslog::Libc),
+        "null" => Some(Syslog::Null),
+        _ => {
+            if let Some(path) = method.strip_prefix("unix:") {
+                let socket = UnixDatagram::unbound().ok()?;
+                socket.set_nonblocking(true).ok()?;
+                return Some(Syslog::Unix(socket, PathBuf::from(path)));
+            }
+            Some(Syslog::Udp(udp(method.strip_prefix("udp:")?)?))
+        }
+    }
+}
+
+fn udp(target: &str) -> Option<UdpSocket> {
+    let address: std::net::SocketAddr = target.parse().ok()?;
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(address).ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some(socket)
+}
+
+/// Chooses how syslog is reached (`--syslog-method`).
+pub fn set_syslog_method(method: &str) -> Result<(), VlogError> {
+    let opened = open_method(method).ok_or_else(|| VlogError::BadSyslog(method.to_string()))?;
+    SINKS.lock().syslog = Some(opened);
+    Ok(())
+}
+
+/// Sends syslog messages to a UDP port as well (`--syslog-target`).
+pub fn set_syslog_target(target: &str) -> Result<(), VlogError> {
+    let socket = udp(target).ok_or_else(|| VlogError::BadSyslog(target.to_string()))?;
+    SINKS.lock().target = Some(socket);
+    Ok(())
+}
+
+/// The log file that was chosen, open or not.
+pub fn log_file() -> Option<PathBuf> {
+    SINKS.lock().path.clone()
+}
+
+/// Opens `path` as the log file and says so in it.
+pub fn set_log_file(path: &Path) -> Result<(), VlogError> {
+    let opened = open(path);
+    let mut sinks = SINKS.lock();
+    sinks.path = Some(path.to_path_buf());
+    match opened {
+        Ok(file) => {
+            let old = sinks.file.replace(file);
+            drop(sinks);
+            drop(old);
+            crate::info!(LOG, "opened log file {}", path.display());
+            Ok(())
+        }
+        Err(error) => {
+            drop(sinks);
+            let error = VlogError::Open {
+                path: path.display().to_string(),
+                reason: super::control::strerror(&error),
+            };
+            crate::warn!(LOG, "{error}");
+            Err(error)
+        }
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+}
+
+/// Closes the log file after a last line in it.
+pub(super) fn close_file() {
+    if SINKS.lock().file.is_none() {
+        return;
+    }
+    crate::info!(LOG, "closing log file");
+    SINKS.lock().file = None;
+}
