@@ -52,6 +52,36 @@ impl OfPort {
     }
 }
 
+const NAMED: [(&str, OfPort); 10] = [
+    ("IN_PORT", OfPort::IN_PORT),
+    ("TABLE", OfPort::TABLE),
+    ("NORMAL", OfPort::NORMAL),
+    ("FLOOD", OfPort::FLOOD),
+    ("ALL", OfPort::ALL),
+    ("CONTROLLER", OfPort::CONTROLLER),
+    ("LOCAL", OfPort::LOCAL),
+    ("NONE", OfPort::NONE),
+    ("ANY", OfPort::NONE),
+    ("UNSET", OfPort::UNSET),
+];
+
+impl OfPort {
+    /// A reserved port by its OpenFlow name, in any case.
+    pub fn from_name(name: &str) -> Option<OfPort> {
+        NAMED.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|&(_, p)| p)
+    }
+}
+
+/// The number, or the name of a reserved port.
+impl std::fmt::Display for OfPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match NAMED.iter().find(|(_, p)| p == self) {
+            Some((n, _)) => f.write_str(n),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
 /// Recirculation id; 0 is "not recirculated".
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct RecircId(pub u32);
