@@ -5,10 +5,12 @@
 //! except that PMD threads never log (`vlog`) and never wait (`poll`, `seq`).
 
 pub mod clock;
+pub mod command;
 pub mod coverage;
 pub mod cpu;
 pub mod linux;
 pub mod poll;
+pub mod process;
 pub mod publish;
 pub mod ring;
 pub mod seq;
