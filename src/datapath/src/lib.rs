@@ -1,1 +1,24 @@
-//! The userspace datapath: PMD loop, caches, classifier, actions.
+//! The userspace datapath: PMD loop, microflow cache, megaflow classifier, actions.
+//!
+//! Knows no DPDK, no OpenFlow and no database. `netdev` ports go in, an [`Upcall`] translates what is not yet
+//! known, and [`Datapath`] is the only door for everyone else.
+//!
+//! Threads: PMD threads and the io thread own all that packets touch; others hold a [`Datapath`] and talk to them
+//! by rings.
+
+#![deny(unsafe_code)]
+
+pub mod api;
+pub mod dp;
+pub mod drops;
+pub mod shared;
+pub mod stats;
+
+pub use api::{
+    Clock, DpConfig, DpError, DpOptions, FlowEvent, Miss, MissResult, PmdId, PmdRxqs, PortInfo, RxqInfo,
+    ThreadHook, Upcall, UserspacePacket,
+};
+pub use dp::Datapath;
+pub use drops::Drop;
+pub use shared::{Compact, FlowStats, NewFlow, SharedFlow, Ufid};
+pub use stats::PmdStats;

@@ -1,0 +1,221 @@
+//! What the datapath and its users say to each other: misses, events, configuration, listings.
+//!
+//! Neighbours: `ofproto` implements [`Upcall`] and drains [`FlowEvent`]s; `bridge` sets [`DpConfig`] and shows
+//! [`PortInfo`], [`RxqInfo`]. Threads: plain data; [`Upcall::miss`] runs on PMD threads and on the io thread.
+
+use crate::shared::SharedFlow;
+use flow::{DpAction, DpPort, Flow, Mask, UserspaceCookie};
+use infra::cpu::{CoreId, NumaId};
+use netdev::Netdev;
+use packet::Packet;
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// Which thread of the datapath: a PMD by its core, or the io thread.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PmdId(pub u32);
+
+impl PmdId {
+    /// The io thread, which receives from ports that no PMD polls ("main thread" in listings).
+    pub const NON_PMD: PmdId = PmdId(u32::MAX);
+
+    /// Whether this is the io thread.
+    pub fn is_non_pmd(self) -> bool {
+        self == PmdId::NON_PMD
+    }
+
+    /// The core a PMD is pinned to.
+    pub fn core(self) -> Option<CoreId> {
+        (!self.is_non_pmd()).then_some(CoreId(self.0))
+    }
+}
+
+impl fmt::Display for PmdId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.core() {
+            Some(core) => write!(f, "{core}"),
+            None => f.write_str("main"),
+        }
+    }
+}
+
+/// Translates packets for which no megaflow is installed. Called inline by the thread that owns the packet: it
+/// must not block on anything that waits for that thread (see [`crate::Datapath::flow_delete`]).
+pub trait Upcall: Send + Sync {
+    /// Decides about `req.packet`. `out` arrives empty (reset) and is reused between misses.
+    fn miss(&self, req: &Miss<'_>, out: &mut MissResult);
+}
+
+/// A packet without a megaflow.
+pub struct Miss<'a> {
+    /// The packet, as it stands.
+    pub packet: &'a Packet,
+    /// Its flow; `in_port` is the [`DpPort`] number.
+    pub flow: &'a Flow,
+    /// The thread that asks.
+    pub core: PmdId,
+    /// Monotonic milliseconds.
+    pub now_ms: u64,
+}
+
+/// What a translation says.
+#[derive(Default)]
+pub struct MissResult {
+    /// What to do with the packet; empty drops it.
+    pub actions: Vec<DpAction>,
+    /// The bits of the flow that were looked at, in terms of packet words.
+    pub mask: Mask,
+    /// Whether to install a megaflow; false: the actions are for this packet alone.
+    pub install: bool,
+    /// Version of configuration and tables it was translated with.
+    pub seq: u64,
+    /// Whether translation failed (counted as "miss with failed upcall"). The packet is dropped.
+    pub failed: bool,
+    /// Translation cache for the revalidator.
+    pub ctx: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl MissResult {
+    /// Empties it, keeping the memory.
+    pub fn reset(&mut self) {
+        self.actions.clear();
+        self.mask = Mask::default();
+        self.install = false;
+        self.seq = 0;
+        self.failed = false;
+        self.ctx = None;
+    }
+}
+
+/// News about megaflows, for the revalidator.
+pub enum FlowEvent {
+    /// A PMD installed a megaflow.
+    New(Arc<SharedFlow>),
+    /// The megaflow is gone from its PMD; its counters are final.
+    Deleted(Arc<SharedFlow>),
+}
+
+/// A packet for user space: slow-path protocols and controllers.
+pub struct UserspacePacket {
+    /// The packet as it was at the action (a copy).
+    pub packet: Packet,
+    /// Its flow at the time of the action.
+    pub flow: Flow,
+    /// What the action carries.
+    pub cookie: UserspaceCookie,
+    /// The thread that ran the action.
+    pub pmd: PmdId,
+}
+
+/// Settings of the datapath.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpConfig {
+    /// Cores for PMD threads (`pmd-cpu-mask`); `None`: the first core of each NUMA node.
+    pub pmd_cores: Option<BTreeSet<CoreId>>,
+    /// A new microflow enters the cache once in so many times (`emc-insert-inv-prob`); 0 disables the cache.
+    pub emc_insert_inv_prob: u32,
+    /// How long packets may wait in transmit buffers, microseconds (`tx-flush-interval`).
+    pub tx_flush_interval_us: u32,
+}
+
+impl Default for DpConfig {
+    fn default() -> Self {
+        DpConfig { pmd_cores: None, emc_insert_inv_prob: 100, tx_flush_interval_us: 0 }
+    }
+}
+
+/// A port of the datapath.
+#[derive(Clone)]
+pub struct PortInfo {
+    /// Its number.
+    pub no: DpPort,
+    /// The device.
+    pub netdev: Arc<dyn Netdev>,
+    /// Packets for this port that the datapath dropped (device refused them, too long, no room).
+    pub tx_dropped: u64,
+}
+
+/// A receive queue and who polls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RxqInfo {
+    /// Name of the port.
+    pub port: String,
+    /// Number of the port.
+    pub no: DpPort,
+    /// Queue index.
+    pub queue: usize,
+    /// Whether it is polled.
+    pub enabled: bool,
+    /// Cycles spent on it over the last minute.
+    pub cycles: u64,
+}
+
+/// A thread and its receive queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PmdRxqs {
+    /// The thread.
+    pub pmd: PmdId,
+    /// NUMA node of its core.
+    pub numa: NumaId,
+    /// Whether the core is kept for pinned queues.
+    pub isolated: bool,
+    /// Cycles of the thread over the last minute.
+    pub cycles: u64,
+    /// Its queues, by port name and index.
+    pub rxqs: Vec<RxqInfo>,
+}
+
+/// Called on each new datapath thread before it starts, e.g. to register it with a device library.
+pub type ThreadHook = Arc<dyn Fn(PmdId) + Send + Sync>;
+
+/// Monotonic milliseconds.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What a datapath is made with.
+#[derive(Clone)]
+pub struct DpOptions {
+    /// The clock.
+    pub clock: Clock,
+    /// Runs on each new thread.
+    pub thread_start: Option<ThreadHook>,
+    /// False: no threads are started; [`crate::Datapath::step`] runs every loop once (tests, tracing).
+    pub threads: bool,
+    /// The machine's cores, for the default core mask and NUMA nodes.
+    pub topology: infra::cpu::Topology,
+    /// Seed of random decisions.
+    pub seed: u64,
+}
+
+impl Default for DpOptions {
+    fn default() -> Self {
+        DpOptions {
+            clock: Arc::new(|| infra::clock::now_ms().max(0) as u64),
+            thread_start: None,
+            threads: true,
+            topology: infra::cpu::Topology::read(),
+            seed: infra::clock::real_ns(),
+        }
+    }
+}
+
+/// What a datapath call refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum DpError {
+    /// The wanted number is taken.
+    #[error("port number {0} is already in use")]
+    PortInUse(DpPort),
+    /// No number is left.
+    #[error("no free port number (limit {0})")]
+    TooManyPorts(u32),
+    /// A device of that name is in the datapath.
+    #[error("{0}: a port of this name is already in the datapath")]
+    Duplicate(String),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] netdev::Error),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
+}

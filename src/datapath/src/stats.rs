@@ -1,0 +1,126 @@
+//! Counters of a datapath thread.
+//!
+//! Neighbours: `pmd` writes them, the handle reads and clears them (by remembering a baseline). Threads: written
+//! with plain stores by the owner, read by anyone.
+
+use crate::drops::Drop;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// Counters of a thread at one moment.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct PmdStats {
+            $($(#[$doc])* pub $field: u64,)*
+            /// Drops by reason, indexed by [`Drop`].
+            pub drops: [u64; Drop::COUNT],
+        }
+
+        /// The counters as the owner writes them.
+        #[derive(Default)]
+        #[repr(align(128))]
+        pub(crate) struct SharedStats {
+            $($field: AtomicU64,)*
+            drops: [AtomicU64; Drop::COUNT],
+        }
+
+        impl SharedStats {
+            /// Publishes the owner's counters.
+            #[inline]
+            pub(crate) fn publish(&self, s: &PmdStats) {
+                $(self.$field.store(s.$field, Ordering::Relaxed);)*
+            }
+
+            /// Publishes the drops, which change seldom.
+            #[inline]
+            pub(crate) fn publish_drops(&self, s: &PmdStats) {
+                self.drops.iter().zip(&s.drops).for_each(|(a, d)| a.store(*d, Ordering::Relaxed));
+            }
+
+            /// A snapshot.
+            pub(crate) fn read(&self) -> PmdStats {
+                PmdStats {
+                    $($field: self.$field.load(Ordering::Relaxed),)*
+                    drops: std::array::from_fn(|i| self.drops[i].load(Ordering::Relaxed)),
+                }
+            }
+        }
+
+        impl PmdStats {
+            /// What was counted since `base`.
+            pub fn since(&self, base: &PmdStats) -> PmdStats {
+                PmdStats {
+                    $($field: self.$field.wrapping_sub(base.$field),)*
+                    drops: std::array::from_fn(|i| self.drops[i].wrapping_sub(base.drops[i])),
+                }
+            }
+
+            /// The sum of both.
+            pub fn plus(&self, o: &PmdStats) -> PmdStats {
+                PmdStats {
+                    $($field: self.$field.wrapping_add(o.$field),)*
+                    drops: std::array::from_fn(|i| self.drops[i].wrapping_add(o.drops[i])),
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets received from ports.
+    received,
+    /// Batches that were received.
+    batches,
+    /// Packets that recirculated.
+    recirculated,
+    /// Packets that came as packet-outs.
+    executed,
+    /// Packets found in the microflow cache.
+    emc_hits,
+    /// Packets found in the signature match cache (always 0: there is none).
+    smc_hits,
+    /// Packets found in the megaflow classifier.
+    megaflow_hits,
+    /// Subtables looked into for those.
+    subtable_lookups,
+    /// Misses that were translated.
+    miss_ok,
+    /// Misses whose translation failed.
+    miss_failed,
+    /// Copies made because a packet goes to several places.
+    copies,
+    /// Packets given to devices, or to the io thread on their way there.
+    sent,
+    /// Batches given to devices.
+    sent_batches,
+    /// Packets handed to user space.
+    userspace,
+    /// Packets taken over from PMDs to be sent by the io thread.
+    relayed,
+    /// Polling rounds.
+    iterations,
+    /// Polling rounds that received something.
+    busy_iterations,
+    /// Cycles in rounds (or polls) that received nothing.
+    idle_cycles,
+    /// Cycles spent on packets.
+    busy_cycles,
+}
+
+impl PmdStats {
+    /// Drops for `reason`.
+    pub fn dropped(&self, reason: Drop) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// Drops for all reasons.
+    pub fn total_dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+
+    /// Counts `n` drops.
+    #[inline]
+    pub(crate) fn drop_n(&mut self, reason: Drop, n: usize) {
+        self.drops[reason as usize] += n as u64;
+    }
+}
