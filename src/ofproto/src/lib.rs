@@ -6,9 +6,13 @@
 #![forbid(unsafe_code)]
 
 pub mod classifier;
+pub mod mac_learning;
 pub mod prefix_trie;
 pub mod rule;
+pub mod snapshot;
 pub mod tables;
 
+pub use mac_learning::MacLearning;
 pub use rule::{CompactMask, CompactMatch, Rule, RuleFlags, RuleStats};
+pub use snapshot::{BridgeId, BridgeView, BundleId, BundleView, PortView, Snapshot, World};
 pub use tables::{Table, TableStats, Tables};

@@ -1,0 +1,556 @@
+//! MAC learning table of a bridge.
+//!
+//! Poll-mode threads look up and learn inline during a miss: a lookup takes the lock shared, learning tries to take
+//! it and gives up when another thread has it (the packet flows on and the next one learns). Entries leave in the
+//! order of their last use: when they are older than the aging time, and when the table is full, then from the
+//! bundle that holds the most. Whatever makes installed flows wrong is reported, and the caller bumps the world's
+//! sequence number. Neighbours: `xlate::normal`, `revalidate` (refreshes ages), `fdb` (text). Threads: all.
+
+use crate::snapshot::{BundleId, VlanSet};
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use std::collections::BTreeSet;
+
+/// Aging time unless configured, in seconds.
+pub const DEFAULT_IDLE_SECS: u32 = 300;
+/// Table size unless configured.
+pub const DEFAULT_MAX_ENTRIES: usize = 8192;
+/// For how long a gratuitous ARP keeps others from moving the entry, ms (matters to bonds).
+pub const GRAT_ARP_LOCK_MS: u64 = 5000;
+
+const NIL: u32 = u32::MAX;
+
+/// A MAC address on a VLAN.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct MacKey {
+    /// VLAN id, 0 for none.
+    pub vlan: u16,
+    /// Address.
+    pub mac: [u8; 6],
+}
+
+/// What `fdb/show` prints of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MacInfo {
+    /// Address and VLAN.
+    pub key: MacKey,
+    /// Bundle behind which it was seen.
+    pub bundle: BundleId,
+    /// Seconds since it was last seen; `None` for a static entry.
+    pub age_secs: Option<u64>,
+}
+
+/// Counters of `fdb/stats-show`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub struct MacStats {
+    pub current: usize,
+    pub max: usize,
+    pub statics: usize,
+    pub learned: u64,
+    pub expired: u64,
+    pub evicted: u64,
+    pub moved: u64,
+}
+
+/// What learning did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Learned {
+    /// Nothing that a flow depends on changed.
+    Same,
+    /// An entry is new or moved (or another was evicted for it): flows must be revalidated.
+    Changed,
+    /// Another thread had the lock; a later packet will learn.
+    Busy,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    key: MacKey,
+    bundle: BundleId,
+    is_static: bool,
+    used_ms: u64,
+    grat_arp_until_ms: u64,
+    /// Neighbours in the list by last use: of the table, and of the bundle.
+    all: Link,
+    own: Link,
+}
+
+#[derive(Clone, Copy)]
+struct Link {
+    prev: u32,
+    next: u32,
+}
+
+const UNLINKED: Link = Link { prev: NIL, next: NIL };
+
+/// Head is used longest ago.
+#[derive(Clone, Copy)]
+struct List {
+    head: u32,
+    tail: u32,
+    len: usize,
+}
+
+const EMPTY: List = List { head: NIL, tail: NIL, len: 0 };
+
+#[derive(Default)]
+struct Inner {
+    index: HashMap<MacKey, u32>,
+    slab: Vec<Entry>,
+    free: Vec<u32>,
+    all: Option<List>,
+    bundles: HashMap<BundleId, List>,
+    /// Bundles by their number of learned entries.
+    by_count: BTreeSet<(usize, BundleId)>,
+    idle_ms: u64,
+    max_entries: usize,
+    statics: usize,
+    learned: u64,
+    expired: u64,
+    evicted: u64,
+    moved: u64,
+    flood_vlans: Option<VlanSet>,
+}
+
+/// The table. See the module header.
+pub struct MacLearning {
+    inner: RwLock<Inner>,
+}
+
+impl std::fmt::Debug for MacLearning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MacLearning").field("stats", &self.stats()).finish()
+    }
+}
+
+impl Default for MacLearning {
+    fn default() -> MacLearning {
+        MacLearning::new()
+    }
+}
+
+impl MacLearning {
+    /// An empty table with default limits.
+    pub fn new() -> MacLearning {
+        let inner = Inner {
+            idle_ms: u64::from(DEFAULT_IDLE_SECS) * 1000,
+            max_entries: DEFAULT_MAX_ENTRIES,
+            ..Inner::default()
+        };
+        MacLearning { inner: RwLock::new(inner) }
+    }
+
+    /// `mac-aging-time` (kept within 15 to 3600 s) and `mac-table-size` (at least 10). True when entries left.
+    pub fn configure(&self, idle_secs: u32, max_entries: usize) -> bool {
+        let mut t = self.inner.write();
+        t.idle_ms = u64::from(idle_secs.clamp(15, 3600)) * 1000;
+        t.max_entries = max_entries.clamp(10, 1_000_000);
+        let mut changed = false;
+        while t.learned_count() > t.max_entries && t.evict() {
+            changed = true;
+        }
+        changed
+    }
+
+    /// `flood_vlans`: VLANs on which nothing is learned. True when the set changed (the table is flushed then).
+    pub fn set_flood_vlans(&self, vlans: Option<VlanSet>) -> bool {
+        let mut t = self.inner.write();
+        if t.flood_vlans == vlans {
+            return false;
+        }
+        t.flood_vlans = vlans;
+        t.remove_where(|_| true);
+        true
+    }
+
+    /// The bundle behind which `key` was seen, if that was not longer ago than the aging time.
+    pub fn lookup(&self, key: MacKey, now_ms: u64) -> Option<BundleId> {
+        let t = self.inner.read();
+        if t.floods(key.vlan) {
+            return None;
+        }
+        let e = &t.slab[*t.index.get(&key)? as usize];
+        (e.is_static || now_ms.saturating_sub(e.used_ms) < t.idle_ms).then_some(e.bundle)
+    }
+
+    /// Learns that `key` is behind `bundle`. `wait`: take the lock even when another thread has it (never on a
+    /// poll-mode thread).
+    pub fn learn(&self, key: MacKey, bundle: BundleId, grat_arp: bool, now_ms: u64, wait: bool) -> Learned {
+        if key.mac[0] & 1 != 0 || key.mac == [0; 6] {
+            return Learned::Same;
+        }
+        let Some(t) = (if wait { Some(self.inner.read()) } else { self.inner.try_read() }) else {
+            return Learned::Busy;
+        };
+        if t.floods(key.vlan) {
+            return Learned::Same;
+        }
+        if let Some(&i) = t.index.get(&key) {
+            let e = &t.slab[i as usize];
+            // An entry that was used this second needs no write.
+            let fresh = now_ms.saturating_sub(e.used_ms) < 1000;
+            if e.is_static || (e.bundle == bundle && fresh && !grat_arp) {
+                return Learned::Same;
+            }
+        }
+        drop(t);
+        let Some(mut t) = (if wait { Some(self.inner.write()) } else { self.inner.try_write() }) else {
+            return Learned::Busy;
+        };
+        t.learn(key, bundle, grat_arp, now_ms)
+    }
+
+    /// Whether `key` is locked to its bundle by a gratuitous ARP.
+    pub fn is_grat_arp_locked(&self, key: MacKey, now_ms: u64) -> bool {
+        let t = self.inner.read();
+        t.index.get(&key).is_some_and(|&i| t.slab[i as usize].grat_arp_until_ms > now_ms)
+    }
+
+    /// Removes entries older than the aging time. True when flows must be revalidated.
+    pub fn expire(&self, now_ms: u64) -> bool {
+        {
+            let t = self.inner.read();
+            let head = t.all.map_or(NIL, |l| l.head);
+            if head == NIL || now_ms.saturating_sub(t.slab[head as usize].used_ms) < t.idle_ms {
+                return false;
+            }
+        }
+        let mut t = self.inner.write();
+        let mut changed = false;
+        while let Some(head) = t.all.map(|l| l.head).filter(|&h| h != NIL) {
+            if now_ms.saturating_sub(t.slab[head as usize].used_ms) < t.idle_ms {
+                break;
+            }
+            t.remove(head);
+            t.expired += 1;
+            changed = true;
+        }
+        changed
+    }
+
+    /// Adds or replaces a static entry.
+    pub fn add_static(&self, key: MacKey, bundle: BundleId, now_ms: u64) {
+        let mut t = self.inner.write();
+        if let Some(&i) = t.index.get(&key) {
+            t.remove(i);
+        }
+        t.insert(key, bundle, true, now_ms);
+    }
+
+    /// Removes a static entry; false when there is none.
+    pub fn del_static(&self, key: MacKey) -> bool {
+        let mut t = self.inner.write();
+        match t.index.get(&key).copied() {
+            Some(i) if t.slab[i as usize].is_static => {
+                t.remove(i);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Removes all learned entries (static ones stay). True when there were any.
+    pub fn flush(&self) -> bool {
+        self.inner.write().remove_where(|e| !e.is_static)
+    }
+
+    /// Removes every entry of a bundle that is going away or changed its VLANs.
+    pub fn flush_bundle(&self, bundle: BundleId) -> bool {
+        self.inner.write().remove_where(|e| e.bundle == bundle)
+    }
+
+    /// All entries: static ones, and learned ones from the longest unused.
+    pub fn list(&self, now_ms: u64) -> Vec<MacInfo> {
+        let t = self.inner.read();
+        let info = |e: &Entry| MacInfo {
+            key: e.key,
+            bundle: e.bundle,
+            age_secs: (!e.is_static).then(|| now_ms.saturating_sub(e.used_ms) / 1000),
+        };
+        let mut out: Vec<MacInfo> = Vec::with_capacity(t.index.len());
+        let mut statics: Vec<&Entry> =
+            t.index.values().map(|&i| &t.slab[i as usize]).filter(|e| e.is_static).collect();
+        statics.sort_by_key(|e| (e.used_ms, e.key));
+        out.extend(statics.into_iter().map(info));
+        let mut i = t.all.map_or(NIL, |l| l.head);
+        while i != NIL {
+            let e = &t.slab[i as usize];
+            out.push(info(e));
+            i = e.all.next;
+        }
+        out
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> MacStats {
+        let t = self.inner.read();
+        MacStats {
+            current: t.index.len(),
+            max: t.max_entries,
+            statics: t.statics,
+            learned: t.learned,
+            expired: t.expired,
+            evicted: t.evicted,
+            moved: t.moved,
+        }
+    }
+
+    /// Zeroes the counters.
+    pub fn clear_stats(&self) {
+        let mut t = self.inner.write();
+        (t.learned, t.expired, t.evicted, t.moved) = (0, 0, 0, 0);
+    }
+}
+
+impl Inner {
+    fn floods(&self, vlan: u16) -> bool {
+        self.flood_vlans.as_ref().is_some_and(|v| v.has(vlan))
+    }
+
+    fn learned_count(&self) -> usize {
+        self.index.len() - self.statics
+    }
+
+    fn learn(&mut self, key: MacKey, bundle: BundleId, grat_arp: bool, now_ms: u64) -> Learned {
+        let mut result = Learned::Same;
+        let at = match self.index.get(&key).copied() {
+            Some(i) if self.slab[i as usize].is_static => return Learned::Same,
+            Some(i) => {
+                let e = self.slab[i as usize];
+                if e.bundle != bundle {
+                    self.moved += 1;
+                    result = Learned::Changed;
+                } else if now_ms.saturating_sub(e.used_ms) >= self.idle_ms {
+                    result = Learned::Changed; // it had aged out for lookups
+                }
+                self.unlink(i);
+                let e = &mut self.slab[i as usize];
+                e.bundle = bundle;
+                e.used_ms = e.used_ms.max(now_ms);
+                self.link(i);
+                i
+            }
+            None => {
+                while self.index.len() >= self.max_entries {
+                    if !self.evict() {
+                        return Learned::Same;
+                    }
+                }
+                self.learned += 1;
+                result = Learned::Changed;
+                self.insert(key, bundle, false, now_ms)
+            }
+        };
+        if grat_arp {
+            self.slab[at as usize].grat_arp_until_ms = now_ms + GRAT_ARP_LOCK_MS;
+        }
+        result
+    }
+
+    fn insert(&mut self, key: MacKey, bundle: BundleId, is_static: bool, now_ms: u64) -> u32 {
+        let e = Entry {
+            key,
+            bundle,
+            is_static,
+            used_ms: now_ms,
+            grat_arp_until_ms: 0,
+            all: UNLINKED,
+            own: UNLINKED,
+        };
+        let i = match self.free.pop() {
+            Some(i) => {
+                self.slab[i as usize] = e;
+                i
+            }
+            None => {
+                self.slab.push(e);
+                (self.slab.len() - 1) as u32
+            }
+        };
+        self.index.insert(key, i);
+        if is_static {
+            self.statics += 1;
+        } else {
+            self.link(i);
+        }
+        i
+    }
+
+    fn remove(&mut self, i: u32) {
+        let e = self.slab[i as usize];
+        self.index.remove(&e.key);
+        if e.is_static {
+            self.statics -= 1;
+        } else {
+            self.unlink(i);
+        }
+        self.free.push(i);
+    }
+
+    fn remove_where(&mut self, mut f: impl FnMut(&Entry) -> bool) -> bool {
+        let gone: Vec<u32> = self.index.values().copied().filter(|&i| f(&self.slab[i as usize])).collect();
+        gone.iter().for_each(|&i| self.remove(i));
+        !gone.is_empty()
+    }
+
+    /// Removes the longest unused entry of the bundle that holds the most.
+    fn evict(&mut self) -> bool {
+        let Some(&(_, bundle)) = self.by_count.last() else { return false };
+        let Some(head) = self.bundles.get(&bundle).map(|l| l.head).filter(|&h| h != NIL) else {
+            return false;
+        };
+        self.remove(head);
+        self.evicted += 1;
+        true
+    }
+
+    /// Appends entry `i` to both lists.
+    fn link(&mut self, i: u32) {
+        let bundle = self.slab[i as usize].bundle;
+        let mut all = self.all.unwrap_or(EMPTY);
+        push_back(&mut self.slab, &mut all, i, |e| &mut e.all);
+        self.all = Some(all);
+        let own = self.bundles.entry(bundle).or_insert(EMPTY);
+        self.by_count.remove(&(own.len, bundle));
+        push_back(&mut self.slab, own, i, |e| &mut e.own);
+        self.by_count.insert((own.len, bundle));
+    }
+
+    /// Takes entry `i` out of both lists.
+    fn unlink(&mut self, i: u32) {
+        let bundle = self.slab[i as usize].bundle;
+        let mut all = self.all.unwrap_or(EMPTY);
+        take_out(&mut self.slab, &mut all, i, |e| &mut e.all);
+        self.all = Some(all);
+        if let Some(own) = self.bundles.get_mut(&bundle) {
+            self.by_count.remove(&(own.len, bundle));
+            take_out(&mut self.slab, own, i, |e| &mut e.own);
+            if own.len == 0 {
+                self.bundles.remove(&bundle);
+            } else {
+                self.by_count.insert((own.len, bundle));
+            }
+        }
+    }
+}
+
+fn push_back(slab: &mut [Entry], list: &mut List, i: u32, link: fn(&mut Entry) -> &mut Link) {
+    *link(&mut slab[i as usize]) = Link { prev: list.tail, next: NIL };
+    if list.tail == NIL {
+        list.head = i;
+    } else {
+        link(&mut slab[list.tail as usize]).next = i;
+    }
+    list.tail = i;
+    list.len += 1;
+}
+
+fn take_out(slab: &mut [Entry], list: &mut List, i: u32, link: fn(&mut Entry) -> &mut Link) {
+    let l = *link(&mut slab[i as usize]);
+    if l.prev == NIL {
+        list.head = l.next;
+    } else {
+        link(&mut slab[l.prev as usize]).next = l.next;
+    }
+    if l.next == NIL {
+        list.tail = l.prev;
+    } else {
+        link(&mut slab[l.next as usize]).prev = l.prev;
+    }
+    *link(&mut slab[i as usize]) = UNLINKED;
+    list.len -= 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> MacKey {
+        MacKey { vlan: 0, mac: [2, 0, 0, 0, 0, n] }
+    }
+    const A: BundleId = BundleId(1);
+    const B: BundleId = BundleId(2);
+
+    #[test]
+    fn learns_moves_expires() {
+        let t = MacLearning::new();
+        assert_eq!(t.learn(key(1), A, false, 0, true), Learned::Changed);
+        assert_eq!(t.learn(key(1), A, false, 5000, true), Learned::Same);
+        assert_eq!(t.lookup(key(1), 6000), Some(A));
+        assert_eq!(t.learn(key(1), B, false, 6000, true), Learned::Changed);
+        assert_eq!(t.lookup(key(1), 6000), Some(B));
+        assert_eq!(t.stats().moved, 1);
+        assert!(!t.expire(305_999));
+        assert_eq!(t.lookup(key(1), 305_999), Some(B));
+        assert!(t.expire(306_000));
+        assert_eq!(t.lookup(key(1), 306_000), None);
+        assert_eq!(t.learn(MacKey { vlan: 0, mac: [1; 6] }, A, false, 0, true), Learned::Same);
+    }
+
+    #[test]
+    fn evicts_from_the_largest() {
+        let t = MacLearning::new();
+        t.configure(300, 10);
+        t.learn(key(100), B, false, 0, true);
+        for n in 0..20 {
+            t.learn(key(n), A, false, u64::from(n) + 1, true);
+        }
+        let s = t.stats();
+        assert_eq!((s.current, s.evicted, s.learned), (10, 11, 21));
+        assert_eq!(t.lookup(key(100), 30), Some(B));
+        assert_eq!(t.lookup(key(10), 30), None);
+        assert_eq!(t.lookup(key(11), 30), Some(A));
+    }
+
+    #[test]
+    fn statics_stay() {
+        let t = MacLearning::new();
+        t.add_static(key(1), A, 0);
+        assert_eq!(t.learn(key(1), B, false, 0, true), Learned::Same);
+        t.learn(key(2), B, false, 0, true);
+        assert!(t.flush());
+        assert!(!t.expire(1_000_000));
+        assert_eq!(t.lookup(key(1), 1_000_000), Some(A));
+        assert_eq!(t.list(0).len(), 1);
+        assert!(t.del_static(key(1)) && !t.del_static(key(1)));
+    }
+
+    #[test]
+    fn lists_agree_with_a_slow_twin() {
+        let mut seed = 7u64;
+        let mut rnd = move |n: u64| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) % n
+        };
+        let t = MacLearning::new();
+        t.configure(15, 30);
+        let mut twin: Vec<(MacKey, BundleId, u64)> = Vec::new();
+        for now in (0..200_000u64).step_by(97) {
+            let (k, b) = (key(rnd(60) as u8), BundleId(rnd(4) as u32));
+            match twin.iter().position(|e| e.0 == k) {
+                // A write is skipped when the entry was used within the last second.
+                Some(i) if twin[i].1 == b && now - twin[i].2 < 1000 => {}
+                Some(i) => {
+                    twin.remove(i);
+                    twin.push((k, b, now));
+                }
+                None => {
+                    if twin.len() == 30 {
+                        let count = |b: u32| twin.iter().filter(|e| e.1 == BundleId(b)).count();
+                        let most = (0..4).max_by_key(|&b| (count(b), b)).unwrap();
+                        let i = twin.iter().position(|e| e.1 == BundleId(most)).unwrap();
+                        twin.remove(i);
+                    }
+                    twin.push((k, b, now));
+                }
+            }
+            t.learn(k, b, false, now, true);
+            t.expire(now);
+            twin.retain(|e| now - e.2 < 15_000);
+            let got: Vec<_> = t.list(now).iter().map(|e| (e.key, e.bundle)).collect();
+            let want: Vec<_> = twin.iter().map(|e| (e.0, e.1)).collect();
+            assert_eq!(got, want);
+        }
+    }
+}
