@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod be;
+pub mod extract;
 pub mod field;
 pub mod key;
 pub mod matching;
@@ -13,6 +14,7 @@ pub mod port;
 
 pub use action::{DpAction, DpActions, SetField, UserspaceCookie};
 pub use be::{Be16, Be32, Be64};
+pub use extract::{extract, extract_flow, Offsets, PktMetadata};
 pub use field::{Field, SubField};
 pub use key::{Flow, Mask, Miniflow, Vlan, FLOW_WORDS, PKT_WORDS};
 pub use matching::Match;
