@@ -1,0 +1,452 @@
+//! The client of one database: keeps the replica up to date, holds the lock, runs transactions.
+//!
+//! Neighbours: [`crate::session`] keeps the connection, [`crate::update`] and [`crate::txn`] speak the
+//! protocol; the daemon owns the socket, the `bridge` crate reads the replica and submits.
+//! Threads: belongs to one thread; nothing blocks, time comes in as milliseconds of a monotonic clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{json, Value};
+
+use crate::jsonrpc::{excerpt, Limits, Message};
+use crate::reconnect::{Level, LogLine};
+use crate::replica::{Change, Missing, Replica, RowId, TableSpec};
+use crate::schema::{Schema, SchemaError};
+use crate::session::{default_probe_interval_ms, Session, Wanted};
+use crate::txn::{self, Expected, Outcome, SubmitError, Transaction, TxnError, TxnId};
+use crate::update::{self, Notation, UpdateError};
+
+/// Transactions without an answer beyond which no more are sent.
+const MAX_IN_FLIGHT: usize = 1024;
+
+/// What a client is to do.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The server's name in log lines, like `unix:/var/run/openvswitch/db.sock`.
+    pub remote: String,
+    /// The database, like `Open_vSwitch`.
+    pub database: String,
+    /// The lock without which nothing may be written, like `ovs_vswitchd`.
+    pub lock: Option<String>,
+    /// What to replicate.
+    pub tables: Vec<TableSpec>,
+    /// Silence before a probe; 0 for never. See [`default_probe_interval_ms`].
+    pub probe_interval_ms: i64,
+}
+
+impl ClientConfig {
+    /// The usual configuration for a remote and database, without a lock.
+    pub fn new(remote: &str, database: &str, tables: Vec<TableSpec>) -> ClientConfig {
+        ClientConfig {
+            remote: remote.into(),
+            database: database.into(),
+            lock: None,
+            tables,
+            probe_interval_ms: default_probe_interval_ms(remote),
+        }
+    }
+
+    /// With a lock.
+    pub fn lock(mut self, name: &str) -> ClientConfig {
+        self.lock = Some(name.into());
+        self
+    }
+}
+
+/// What the server did wrong. The connection is closed and made again.
+#[derive(Debug, thiserror::Error)]
+enum ProtocolError {
+    #[error("{0}")]
+    Schema(#[from] SchemaError),
+    #[error("{0}")]
+    Missing(#[from] Missing),
+    #[error("{0}")]
+    Update(#[from] UpdateError),
+    #[error("{method} request failed ({error})")]
+    Refused { method: &'static str, error: TxnError },
+    #[error("malformed {what}: {json}")]
+    Malformed { what: &'static str, json: String },
+    #[error("database {0} is being removed or converted")]
+    Canceled(String),
+}
+
+/// How far the replica is on this connection.
+#[derive(Debug)]
+enum Phase {
+    Down,
+    Schema,
+    Monitor(Box<Replica>),
+    Synced(Notation),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    Unknown,
+    Held,
+    Contended,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Schema,
+    Monitor(Notation),
+    Lock,
+    Transaction(Expected),
+}
+
+/// The client of one database.
+///
+/// Its owner does in a loop:
+/// 1. [`Client::run`] until it wants nothing, opening and closing the socket as told;
+/// 2. read the socket into [`Client::receive`]; write [`Client::output`] and report with
+///    [`Client::consume_output`];
+/// 3. look at [`Client::seqno`] (did the database change?) and [`Client::take_outcomes`];
+/// 4. sleep until the socket is ready or [`Client::deadline`] has come.
+#[derive(Debug)]
+pub struct Client {
+    config: ClientConfig,
+    session: Session,
+    replica: Replica,
+    phase: Phase,
+    lock: Lock,
+    next_id: u64,
+    pending: HashMap<u64, Pending>,
+    in_flight: usize,
+    outcomes: Vec<(TxnId, Outcome)>,
+}
+
+impl Client {
+    /// A client that wants to connect at once.
+    pub fn new(config: ClientConfig) -> Client {
+        Client {
+            session: Session::new(&config.remote, config.probe_interval_ms, Limits::DATABASE),
+            replica: Replica::new(&config.tables),
+            phase: Phase::Down,
+            lock: Lock::Unknown,
+            next_id: 0,
+            pending: HashMap::new(),
+            in_flight: 0,
+            outcomes: Vec::new(),
+            config,
+        }
+    }
+
+    /// What is due on the socket. Call it until it wants nothing.
+    pub fn run(&mut self, now: i64) -> Wanted {
+        let wanted = self.session.run(now);
+        if wanted == Wanted::Disconnect {
+            self.lost();
+        }
+        wanted
+    }
+
+    /// When [`Client::run`] must be called again at the latest; none if only the socket can change that.
+    pub fn deadline(&self) -> Option<i64> {
+        self.session.deadline()
+    }
+
+    /// The socket is connected.
+    pub fn connected(&mut self, now: i64) {
+        self.lost();
+        self.session.connected(now);
+        self.phase = Phase::Schema;
+        self.request("get_schema", vec![json!(self.config.database)], Pending::Schema);
+    }
+
+    /// The socket could not be connected.
+    pub fn connect_failed(&mut self, now: i64, reason: &str) {
+        self.session.connect_failed(now, reason);
+    }
+
+    /// The server closed the socket (no error), or reading or writing failed.
+    pub fn disconnected(&mut self, now: i64, error: Option<&str>) {
+        self.session.disconnected(now, error);
+        self.lost();
+    }
+
+    /// Takes bytes from the socket and acts on all whole messages in them.
+    pub fn receive(&mut self, now: i64, bytes: &[u8]) {
+        self.session.receive(now, bytes);
+        while let Some(message) = self.session.next_message() {
+            if let Err(error) = self.handle(message) {
+                self.session.fail("ovsdb_cs", &error.to_string());
+            }
+        }
+    }
+
+    /// Bytes to write to the socket.
+    pub fn output(&self) -> &[u8] {
+        self.session.output()
+    }
+
+    /// The socket took the first `n` bytes of [`Client::output`].
+    pub fn consume_output(&mut self, n: usize) {
+        self.session.consume_output(n);
+    }
+
+    /// The rows. They stay as they were while the server is away.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Advances whenever the rows or the lock change in a way that counts. 0 until the first contents are here.
+    pub fn seqno(&self) -> u64 {
+        self.replica.seqno()
+    }
+
+    /// The rows that changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.replica.take_changes()
+    }
+
+    /// True while the socket is connected.
+    pub fn is_connected(&self) -> bool {
+        self.session.is_connected()
+    }
+
+    /// True while the replica follows the server.
+    pub fn is_synced(&self) -> bool {
+        self.session.is_connected() && matches!(self.phase, Phase::Synced(_))
+    }
+
+    /// True once the contents have been here, even if the server is away now.
+    pub fn has_ever_synced(&self) -> bool {
+        self.replica.seqno() > 0
+    }
+
+    /// True while we hold the lock, or want none.
+    pub fn has_lock(&self) -> bool {
+        self.config.lock.is_none() || self.lock == Lock::Held
+    }
+
+    /// True while another client holds the lock that we want.
+    pub fn is_lock_contended(&self) -> bool {
+        self.lock == Lock::Contended
+    }
+
+    /// Changes how long silence may last before a probe; 0 never probes.
+    pub fn set_probe_interval(&mut self, ms: i64) {
+        self.session.set_probe_interval(ms);
+    }
+
+    /// Sends a transaction. Its outcome comes through [`Client::take_outcomes`], also if it changes nothing.
+    pub fn submit(&mut self, txn: &Transaction) -> Result<TxnId, SubmitError> {
+        if !self.is_synced() {
+            return Err(SubmitError::NotConnected);
+        }
+        if let Some(lock) = self.config.lock.as_ref().filter(|_| self.lock != Lock::Held) {
+            return Err(SubmitError::NotLocked(lock.clone()));
+        }
+        if self.in_flight >= MAX_IN_FLIGHT {
+            return Err(SubmitError::TooMany(self.in_flight));
+        }
+        let key = |row: &RowId, column: &Arc<str>| (row.clone(), column.clone());
+        let in_flight = |row: &RowId, column: &Arc<str>| {
+            self.pending
+                .values()
+                .any(|p| matches!(p, Pending::Transaction(t) if t.writes.contains(&key(row, column))))
+        };
+        match txn::compile(txn, &self.replica, self.config.lock.as_deref(), &in_flight)? {
+            None => {
+                self.next_id += 1;
+                let id = TxnId(self.next_id);
+                self.outcomes.push((id, Outcome::Unchanged));
+                Ok(id)
+            }
+            Some(compiled) => {
+                let mut params = vec![json!(self.config.database)];
+                params.extend(compiled.operations);
+                self.in_flight += 1;
+                Ok(TxnId(self.request("transact", params, Pending::Transaction(compiled.answer))))
+            }
+        }
+    }
+
+    /// Outcomes of submitted transactions since the last call.
+    pub fn take_outcomes(&mut self) -> Vec<(TxnId, Outcome)> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// Lines for the log since the last call.
+    pub fn take_log(&mut self) -> Vec<LogLine> {
+        self.session.take_log()
+    }
+
+    /// The connection is gone: whatever it was to bring will not come.
+    fn lost(&mut self) {
+        self.phase = Phase::Down;
+        if self.lock == Lock::Held {
+            self.replica.bump();
+        }
+        self.lock = Lock::Unknown;
+        self.in_flight = 0;
+        let mut ids: Vec<u64> = self
+            .pending
+            .drain()
+            .filter_map(|(id, pending)| matches!(pending, Pending::Transaction(_)).then_some(id))
+            .collect();
+        ids.sort_unstable();
+        self.outcomes.extend(ids.into_iter().map(|id| (TxnId(id), Outcome::TryAgain)));
+    }
+
+    fn request(&mut self, method: &'static str, params: Vec<Value>, pending: Pending) -> u64 {
+        self.next_id += 1;
+        self.pending.insert(self.next_id, pending);
+        self.session.send(&Message::request(method, params, self.next_id));
+        self.next_id
+    }
+
+    fn handle(&mut self, message: Message) -> Result<(), ProtocolError> {
+        match message {
+            Message::Reply { result, id } => match self.answered(&id) {
+                Some((id, pending)) => self.reply(id, pending, result),
+                None => self.unexpected("reply", &id),
+            },
+            Message::Error { error, id } => match self.answered(&id) {
+                Some((id, pending)) => self.error(id, pending, &error),
+                None => self.unexpected("error", &error),
+            },
+            Message::Notify { method, params } => self.notified(&method, params),
+            Message::Request { method, id, .. } => {
+                self.session.send(&Message::Error { error: json!("unknown method"), id });
+                self.unexpected("request", &json!(method))
+            }
+        }
+    }
+
+    fn answered(&mut self, id: &Value) -> Option<(u64, Pending)> {
+        let id = id.as_u64()?;
+        Some((id, self.pending.remove(&id)?))
+    }
+
+    fn unexpected(&mut self, what: &str, json: &Value) -> Result<(), ProtocolError> {
+        let text = format!("{}: received unexpected {what} message: {}", self.session.name(), excerpt(json));
+        self.session.log(Level::Dbg, "ovsdb_cs", text);
+        Ok(())
+    }
+
+    fn reply(&mut self, id: u64, pending: Pending, result: Value) -> Result<(), ProtocolError> {
+        match pending {
+            Pending::Schema => self.schema_arrived(&result),
+            Pending::Monitor(notation) => self.contents_arrived(&result, notation),
+            Pending::Lock => {
+                let locked = result.get("locked").and_then(Value::as_bool);
+                let locked = locked.ok_or_else(|| ProtocolError::Malformed {
+                    what: "reply to lock request",
+                    json: excerpt(&result),
+                })?;
+                // The lock may have been given in a notification before; a reply cannot take it away.
+                if locked || self.lock == Lock::Unknown {
+                    self.set_lock(if locked { Lock::Held } else { Lock::Contended });
+                }
+                Ok(())
+            }
+            Pending::Transaction(expected) => {
+                self.in_flight -= 1;
+                self.outcomes.push((TxnId(id), expected.outcome(&result)));
+                Ok(())
+            }
+        }
+    }
+
+    fn error(&mut self, id: u64, pending: Pending, error: &Value) -> Result<(), ProtocolError> {
+        let error = txn::server_error(error);
+        match pending {
+            Pending::Schema => Err(ProtocolError::Refused { method: "get_schema", error }),
+            Pending::Lock => Err(ProtocolError::Refused { method: "lock", error }),
+            Pending::Monitor(Notation::Update2) if error.error == "unknown method" => {
+                self.monitor(Notation::Update);
+                Ok(())
+            }
+            Pending::Monitor(_) => Err(ProtocolError::Refused { method: "monitor", error }),
+            Pending::Transaction(_) => {
+                self.in_flight -= 1;
+                self.outcomes.push((TxnId(id), Outcome::Error(error)));
+                Ok(())
+            }
+        }
+    }
+
+    fn schema_arrived(&mut self, result: &Value) -> Result<(), ProtocolError> {
+        let schema = Schema::from_json(result)?;
+        let (fresh, missing) = Replica::with_schema(&self.config.tables, &schema)?;
+        for missing in missing {
+            let text = format!("{}: {missing}", self.session.name());
+            self.session.log(Level::Warn, "ovsdb_idl", text);
+        }
+        self.phase = Phase::Monitor(Box::new(fresh));
+        if let Some(lock) = self.config.lock.clone() {
+            self.request("lock", vec![json!(lock)], Pending::Lock);
+        }
+        self.monitor(Notation::Update2);
+        Ok(())
+    }
+
+    fn monitor_id(&self) -> Value {
+        json!(["monid", self.config.database])
+    }
+
+    fn monitor(&mut self, notation: Notation) {
+        let Phase::Monitor(fresh) = &self.phase else {
+            return;
+        };
+        let params = vec![json!(self.config.database), self.monitor_id(), fresh.monitor_requests()];
+        let method = match notation {
+            Notation::Update => "monitor",
+            Notation::Update2 => "monitor_cond",
+        };
+        self.request(method, params, Pending::Monitor(notation));
+    }
+
+    fn contents_arrived(&mut self, result: &Value, notation: Notation) -> Result<(), ProtocolError> {
+        if let Phase::Monitor(fresh) = &mut self.phase {
+            let updates = update::parse(result, notation, fresh)?;
+            fresh.apply(updates);
+        }
+        if let Phase::Monitor(fresh) = std::mem::replace(&mut self.phase, Phase::Synced(notation)) {
+            self.replica.replace(*fresh);
+        }
+        Ok(())
+    }
+
+    fn notified(&mut self, method: &str, params: Vec<Value>) -> Result<(), ProtocolError> {
+        let malformed = |what| ProtocolError::Malformed { what, json: excerpt(&json!(params)) };
+        match method {
+            "update" | "update2" => {
+                let [id, updates] = params.as_slice() else {
+                    return Err(malformed("update notification"));
+                };
+                let spoken = if method == "update" { Notation::Update } else { Notation::Update2 };
+                match &self.phase {
+                    Phase::Synced(notation) if *notation == spoken && *id == self.monitor_id() => {
+                        let updates = update::parse(updates, spoken, &self.replica)?;
+                        self.replica.apply(updates);
+                        Ok(())
+                    }
+                    _ => self.unexpected("update", id),
+                }
+            }
+            "locked" | "stolen" => {
+                let [Value::String(name)] = params.as_slice() else {
+                    return Err(malformed("lock notification"));
+                };
+                if self.config.lock.as_ref() == Some(name) {
+                    self.set_lock(if method == "locked" { Lock::Held } else { Lock::Contended });
+                }
+                Ok(())
+            }
+            "monitor_canceled" => Err(ProtocolError::Canceled(self.config.database.clone())),
+            _ => self.unexpected("notification", &json!(method)),
+        }
+    }
+
+    fn set_lock(&mut self, lock: Lock) {
+        if self.lock != lock {
+            self.lock = lock;
+            if self.has_ever_synced() {
+                self.replica.bump();
+            }
+        }
+    }
+}
