@@ -37,8 +37,7 @@ fn env(name: &str) -> String {
 
 /// Prints the link directives and returns the compiler flags.
 fn find_libdpdk() -> Vec<String> {
-    let probed =
-        pkg_config::Config::new().atleast_version(OLDEST).cargo_metadata(false).probe("libdpdk");
+    let probed = pkg_config::Config::new().atleast_version(OLDEST).cargo_metadata(false).probe("libdpdk");
     let lib = probed.unwrap_or_else(|e| match e {
         pkg_config::Error::Command { .. } => fail(&format!(
             "pkg-config cannot be run, so libdpdk cannot be found: {e}\nOn Debian and Ubuntu: apt-get install pkg-config libdpdk-dev"

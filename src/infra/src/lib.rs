@@ -20,3 +20,7 @@ pub mod waker;
 pub use publish::Published;
 pub use seq::Seq;
 pub use waker::Waker;
+
+/// The Open vSwitch version whose behaviour, texts and database schema we keep: what `ovs_version` in the database
+/// and `sw_desc` in OpenFlow say.
+pub const OVS_VERSION: &str = "3.1.0";

@@ -524,3 +524,7 @@ impl Classifier {
             .any(|r| r.priority == priority && r.matching.overlaps(matching))
     }
 }
+
+#[cfg(test)]
+#[path = "classifier_tests.rs"]
+mod tests;

@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod classifier;
+pub mod flow_mod;
 pub mod mac_learning;
+pub mod port;
 pub mod prefix_trie;
 pub mod rule;
 pub mod snapshot;
