@@ -9,6 +9,7 @@ pub mod command;
 pub mod coverage;
 pub mod cpu;
 pub mod linux;
+pub mod packet_socket;
 pub mod poll;
 pub mod process;
 pub mod publish;

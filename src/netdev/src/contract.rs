@@ -12,7 +12,7 @@ pub enum Error {
     #[error("{0}: unknown interface type")]
     UnknownType(String),
     /// A system call failed. `what` names the call and the device.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", os_text(source))]
     Io {
         /// Call and device.
         what: String,
@@ -25,6 +25,15 @@ pub enum Error {
     /// The device refused or does not exist. The text says which and why.
     #[error("{0}")]
     Device(String),
+}
+
+/// The system's own words for an error, as `strerror` has them.
+pub fn os_text(e: &std::io::Error) -> String {
+    let text = e.to_string();
+    match (e.raw_os_error(), text.rfind(" (os error ")) {
+        (Some(_), Some(at)) => text[..at].to_owned(),
+        _ => text,
+    }
 }
 
 /// Result of a device call.
@@ -75,6 +84,28 @@ pub struct Stats {
     pub rx_missed_errors: u64,
 }
 
+impl Stats {
+    /// What a device that has gone says.
+    pub const UNSUPPORTED: Stats = Stats {
+        rx_packets: u64::MAX,
+        tx_packets: u64::MAX,
+        rx_bytes: u64::MAX,
+        tx_bytes: u64::MAX,
+        rx_errors: u64::MAX,
+        tx_errors: u64::MAX,
+        rx_dropped: u64::MAX,
+        tx_dropped: u64::MAX,
+        multicast: u64::MAX,
+        collisions: u64::MAX,
+        rx_length_errors: u64::MAX,
+        rx_over_errors: u64::MAX,
+        rx_crc_errors: u64::MAX,
+        rx_frame_errors: u64::MAX,
+        rx_fifo_errors: u64::MAX,
+        rx_missed_errors: u64::MAX,
+    };
+}
+
 /// OpenFlow 1.0 port feature bits (`OFPPF_*`, OpenFlow 1.3 §7.2.1): current, advertised,
 /// supported, peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,6 +138,11 @@ pub trait Netdev: Send + Sync {
     fn name(&self) -> &str;
     /// Interface type in the database ("dpdk", "internal", "tap", "system", ...).
     fn kind(&self) -> &'static str;
+    /// The type `dpctl/show` and `dpif/show` print: what the device is below the database's name for
+    /// it ("tap" for an internal port). `dpctl/show` prints none for "system".
+    fn dpif_type(&self) -> &'static str {
+        self.kind()
+    }
     /// Whether PMD threads poll it (true) or the io thread does, through descriptors (false).
     fn is_pmd(&self) -> bool;
     /// NUMA node, when known.

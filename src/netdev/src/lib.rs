@@ -7,9 +7,16 @@
 #![forbid(unsafe_code)]
 
 pub mod contract;
+mod device;
+pub mod linux;
 pub mod mem;
+mod netlink;
+mod offload;
+mod system;
+mod tap;
 
 pub use contract::*;
+pub use linux::LinuxFactory;
 pub use mem::{MemFactory, MemPort};
 
 /// Bytes of a frame around the MTU's payload: Ethernet header and one VLAN tag.
