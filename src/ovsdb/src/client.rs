@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use infra::vlog::Level;
 use serde_json::{json, Value};
 
 use crate::jsonrpc::{excerpt, Limits, Message};
-use crate::reconnect::{Level, LogLine};
+use crate::logline::{LogLine, OVSDB_CS, OVSDB_IDL};
 use crate::replica::{Change, Missing, Replica, RowId, TableSpec};
 use crate::schema::{Schema, SchemaError};
 use crate::session::{default_probe_interval_ms, Session, Wanted};
@@ -170,7 +171,7 @@ impl Client {
         self.session.receive(now, bytes);
         while let Some(message) = self.session.next_message() {
             if let Err(error) = self.handle(message) {
-                self.session.fail("ovsdb_cs", &error.to_string());
+                self.session.fail(&OVSDB_CS, &error.to_string());
             }
         }
     }
@@ -268,7 +269,7 @@ impl Client {
         std::mem::take(&mut self.outcomes)
     }
 
-    /// Lines for the log since the last call.
+    /// Lines for the log since the last call; write them with [`LogLine::write`].
     pub fn take_log(&mut self) -> Vec<LogLine> {
         self.session.take_log()
     }
@@ -322,7 +323,7 @@ impl Client {
 
     fn unexpected(&mut self, what: &str, json: &Value) -> Result<(), ProtocolError> {
         let text = format!("{}: received unexpected {what} message: {}", self.session.name(), excerpt(json));
-        self.session.log(Level::Dbg, "ovsdb_cs", text);
+        self.session.log(Level::Dbg, &OVSDB_CS, text);
         Ok(())
     }
 
@@ -343,8 +344,7 @@ impl Client {
                 Ok(())
             }
             Pending::Transaction(expected) => {
-                self.in_flight -= 1;
-                self.outcomes.push((TxnId(id), expected.outcome(&result)));
+                self.finished(TxnId(id), expected.outcome(&result));
                 Ok(())
             }
         }
@@ -361,11 +361,19 @@ impl Client {
             }
             Pending::Monitor(_) => Err(ProtocolError::Refused { method: "monitor", error }),
             Pending::Transaction(_) => {
-                self.in_flight -= 1;
-                self.outcomes.push((TxnId(id), Outcome::Error(error)));
+                self.finished(TxnId(id), Outcome::Error(error));
                 Ok(())
             }
         }
+    }
+
+    fn finished(&mut self, id: TxnId, outcome: Outcome) {
+        self.in_flight -= 1;
+        if let Outcome::Error(TxnError { error, details }) = &outcome {
+            let text = format!("transaction error: {}", json!({"details": details, "error": error}));
+            self.session.log(Level::Warn, &OVSDB_IDL, text);
+        }
+        self.outcomes.push((id, outcome));
     }
 
     fn schema_arrived(&mut self, result: &Value) -> Result<(), ProtocolError> {
@@ -373,7 +381,7 @@ impl Client {
         let (fresh, missing) = Replica::with_schema(&self.config.tables, &schema)?;
         for missing in missing {
             let text = format!("{}: {missing}", self.session.name());
-            self.session.log(Level::Warn, "ovsdb_idl", text);
+            self.session.log(Level::Warn, &OVSDB_IDL, text);
         }
         self.phase = Phase::Monitor(Box::new(fresh));
         if let Some(lock) = self.config.lock.clone() {

@@ -249,6 +249,9 @@ pub enum DatumError {
         /// How many there may be.
         max: u32,
     },
+    /// A string that the server cannot parse, for which it would end the connection.
+    #[error("a string must not contain null bytes")]
+    NullByte,
     /// A real that JSON cannot carry.
     #[error("a real must be finite")]
     NotFinite,
@@ -412,6 +415,7 @@ impl Datum {
     pub(crate) fn check_types(&self, ty: &ColumnType) -> Result<(), DatumError> {
         let atom = |atom: &Atom, ty: AtomicType| match atom {
             Atom::Real(r) if !r.is_finite() => Err(DatumError::NotFinite),
+            Atom::String(s) if s.contains('\0') => Err(DatumError::NullByte),
             atom if atom.ty() == ty => Ok(()),
             atom => Err(DatumError::Atom { wanted: ty.name(), got: excerpt(&atom.to_json()) }),
         };
@@ -558,7 +562,7 @@ mod tests {
             let text = datum.to_json().to_string();
             let back = Datum::from_json(&serde_json::from_str(&text).unwrap(), &ty).unwrap();
             prop_assert_eq!(&back, &datum);
-            prop_assert!(back.check(&ty).is_ok());
+            prop_assert!(matches!(back.check(&ty), Ok(()) | Err(DatumError::NullByte)));
         }
 
         #[test]
@@ -597,6 +601,7 @@ mod tests {
         assert_eq!(int(json!(3.0)), Datum::from(3));
         assert_eq!(int(json!(i64::MIN)), Datum::from(i64::MIN));
         assert_eq!(Datum::from(f64::NAN).check(&ColumnType::scalar(Real)), Err(DatumError::NotFinite));
+        assert_eq!(Datum::from("a\0b").check(&ColumnType::scalar(String)), Err(DatumError::NullByte));
         assert!(Datum::EMPTY.check(&ColumnType::scalar(Integer)).is_err());
         assert!(Datum::EMPTY.check(&ColumnType::map(String, String)).is_ok());
         assert!(Datum::from("x").check(&ColumnType::map(String, String)).is_err());

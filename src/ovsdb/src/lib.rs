@@ -36,6 +36,7 @@
 //!     txn.set(&root.id(), "cur_cfg", root.int("next_cfg"));
 //!     let _ = client.submit(&txn);
 //! }
+//! client.take_log().iter().for_each(ovsdb::LogLine::write);
 //! for (_id, outcome) in client.take_outcomes() {
 //!     assert!(matches!(outcome, Outcome::Success(_) | Outcome::Unchanged));
 //! }
@@ -46,6 +47,7 @@
 mod client;
 mod datum;
 pub mod jsonrpc;
+mod logline;
 mod reconnect;
 mod replica;
 mod schema;
@@ -57,7 +59,8 @@ mod uuid;
 pub use client::{Client, ClientConfig};
 pub use datum::{Atom, Datum, DatumError};
 pub use jsonrpc::{Framer, Limits, Message, RpcError};
-pub use reconnect::{Action, Level, LogLine, Reconnect};
+pub use logline::LogLine;
+pub use reconnect::{Action, Reconnect};
 pub use replica::{Change, ChangeKind, Missing, Replica, RowId, RowRef, Table, TableSpec};
 pub use schema::{AtomicType, ColumnType, Schema, SchemaError};
 pub use session::{default_probe_interval_ms, Session, Wanted};

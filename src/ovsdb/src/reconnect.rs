@@ -3,6 +3,10 @@
 //! Neighbours: [`crate::session`] drives it for the database; OpenFlow sessions have the same life.
 //! Threads: belongs to its session; time comes in as milliseconds of a monotonic clock.
 
+use infra::vlog::Level;
+
+use crate::logline::{Lines, LogLine, RECONNECT};
+
 /// A connection that ends after less than this is not counted as healthy.
 const MIN_BACKOFF_MS: i64 = 1_000;
 const MAX_BACKOFF_MS: i64 = 8_000;
@@ -18,30 +22,6 @@ pub enum Action {
     Disconnect,
     /// Send something that the peer must answer.
     Probe,
-}
-
-/// How important a log line is; the words of the switch's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// Something failed for good.
-    Err,
-    /// Something is wrong.
-    Warn,
-    /// Worth knowing.
-    Info,
-    /// For debugging.
-    Dbg,
-}
-
-/// A line for the log, to be written by the owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogLine {
-    /// How important it is.
-    pub level: Level,
-    /// The log module it belongs to.
-    pub module: &'static str,
-    /// The text.
-    pub text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +43,7 @@ pub struct Reconnect {
     min_backoff: i64,
     max_backoff: i64,
     last_activity: i64,
-    log: Vec<LogLine>,
+    lines: Lines,
 }
 
 impl Reconnect {
@@ -78,7 +58,7 @@ impl Reconnect {
             min_backoff: MIN_BACKOFF_MS,
             max_backoff: MAX_BACKOFF_MS,
             last_activity: 0,
-            log: Vec::new(),
+            lines: Lines::default(),
         }
     }
 
@@ -111,7 +91,7 @@ impl Reconnect {
 
     /// Log lines since the last call.
     pub fn take_log(&mut self) -> Vec<LogLine> {
-        std::mem::take(&mut self.log)
+        self.lines.take()
     }
 
     /// What is due. Call it until it returns [`Action::None`].
@@ -240,11 +220,7 @@ impl Reconnect {
     }
 
     fn say(&mut self, level: Level, text: &str) {
-        /// More lines than this between two readings say nothing new.
-        const MAX_LINES: usize = 64;
-        if self.log.len() < MAX_LINES {
-            self.log.push(LogLine { level, module: "reconnect", text: format!("{}: {text}", self.name) });
-        }
+        self.lines.push(level, &RECONNECT, format!("{}: {text}", self.name));
     }
 }
 

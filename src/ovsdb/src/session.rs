@@ -3,10 +3,12 @@
 //! Neighbours: [`crate::client`] reads and sends its messages; the owner of the socket moves the bytes.
 //! Threads: belongs to one thread; nothing blocks, time comes in as milliseconds.
 
+use infra::vlog::{Level, Module};
 use serde_json::Value;
 
 use crate::jsonrpc::{Framer, Limits, Message};
-use crate::reconnect::{Action, Level, LogLine, Reconnect};
+use crate::logline::{Lines, LogLine, JSONRPC};
+use crate::reconnect::{Action, Reconnect};
 
 /// Unsent bytes beyond which a peer that does not read is dropped.
 const MAX_OUTPUT: usize = 64 << 20;
@@ -29,7 +31,7 @@ pub struct Session {
     limits: Limits,
     framer: Framer,
     output: Vec<u8>,
-    lines: Vec<LogLine>,
+    lines: Lines,
 }
 
 /// The probe interval that fits a remote: sockets of this host need no probes.
@@ -49,7 +51,7 @@ impl Session {
             limits,
             framer: Framer::new(limits),
             output: Vec::new(),
-            lines: Vec::new(),
+            lines: Lines::default(),
         }
     }
 
@@ -114,7 +116,7 @@ impl Session {
                 }
                 Ok(Some(Message::Reply { id, .. })) if id == "echo" => {}
                 Ok(Some(message)) => return Some(message),
-                Err(error) => self.fail("jsonrpc", &error.to_string()),
+                Err(error) => self.fail(&JSONRPC, &error.to_string()),
             }
         }
         None
@@ -127,7 +129,7 @@ impl Session {
         }
         self.output.extend_from_slice(&message.to_bytes());
         if self.output.len() > MAX_OUTPUT {
-            self.fail("jsonrpc", "peer does not read what it is sent");
+            self.fail(&JSONRPC, "peer does not read what it is sent");
         }
     }
 
@@ -139,11 +141,13 @@ impl Session {
     /// The socket took the first `n` bytes of [`Session::output`].
     pub fn consume_output(&mut self, n: usize) {
         self.output.drain(..n.min(self.output.len()));
-        self.output.shrink_to(64 << 10);
+        if self.output.is_empty() {
+            self.output.shrink_to(64 << 10);
+        }
     }
 
     /// Ends the connection because of what the peer did; the next [`Session::run`] says so.
-    pub fn fail(&mut self, module: &'static str, reason: &str) {
+    pub fn fail(&mut self, module: &'static Module, reason: &str) {
         let text = format!("{}: {reason}, disconnecting", self.reconnect.name());
         self.log(Level::Warn, module, text);
         self.reconnect.fail();
@@ -151,11 +155,9 @@ impl Session {
     }
 
     /// Adds a line to the log.
-    pub(crate) fn log(&mut self, level: Level, module: &'static str, text: String) {
-        const MAX_LINES: usize = 256;
-        if self.lines.len() < MAX_LINES {
-            self.lines.push(LogLine { level, module, text });
-        }
+    pub(crate) fn log(&mut self, level: Level, module: &'static Module, text: String) {
+        self.lines.extend(self.reconnect.take_log());
+        self.lines.push(level, module, text);
     }
 
     /// Name of the peer.
@@ -165,9 +167,8 @@ impl Session {
 
     /// Lines for the log since the last call.
     pub fn take_log(&mut self) -> Vec<LogLine> {
-        let mut lines = std::mem::take(&mut self.lines);
-        lines.extend(self.reconnect.take_log());
-        lines
+        self.lines.extend(self.reconnect.take_log());
+        self.lines.take()
     }
 
     /// Changes how long silence may last before a probe; 0 never probes.
@@ -219,7 +220,8 @@ mod tests {
         assert!(!session.is_connected());
         assert_eq!(session.run(2), Wanted::Disconnect);
         assert_eq!(session.run(2), Wanted::Nothing);
-        assert!(session.take_log()[0].text.contains("message starts with byte 0x48"));
+        let log = session.take_log();
+        assert!(log.iter().any(|line| line.text.contains("message starts with byte 0x48")), "{log:?}");
         // Late bytes of the old socket change nothing.
         session.receive(3, b"{}");
         assert_eq!(session.next_message(), None);

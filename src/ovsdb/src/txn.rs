@@ -74,8 +74,8 @@ pub enum SubmitError {
     /// There is no connection, or the contents have not arrived yet.
     #[error("database is not connected; submit again when it is")]
     NotConnected,
-    /// Another client holds the lock that protects our writes.
-    #[error("database lock \"{0}\" is held by another client")]
+    /// We do not hold the lock that protects our writes.
+    #[error("database lock \"{0}\" is not held; submit again when it is")]
     NotLocked(String),
     /// So many transactions have no answer yet that the server must be stuck.
     #[error("{0} transactions are waiting for an answer already")]
@@ -113,7 +113,7 @@ pub enum SubmitError {
 
 /// An error from the server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("transaction error: {error}{}{details}", if details.is_empty() { "" } else { ": " })]
+#[error("{error}{}{details}", if details.is_empty() { "" } else { ": " })]
 pub struct TxnError {
     /// The server's error string, like "constraint violation".
     pub error: String,

@@ -178,6 +178,8 @@ mod tests {
     use super::*;
     use crate::replica::{ChangeKind, TableSpec};
     use crate::schema::Schema;
+    use proptest::collection::{btree_map, btree_set, vec};
+    use proptest::prelude::*;
     use serde_json::json;
 
     const A: &str = "00000000-0000-0000-0000-00000000000a";
@@ -275,6 +277,102 @@ mod tests {
         }
         assert!(apply(&mut r, Notation::Update, json!({"T": {A: {}}})).is_err());
         assert_eq!((r.seqno(), r.only_row("T").unwrap().str("name")), (1, "x"));
+    }
+
+    /// A row of the slow twin: `opt` and `set`.
+    type Model = std::collections::BTreeMap<u128, (Option<i64>, std::collections::BTreeSet<i64>)>;
+
+    fn model_row(row: &Model, key: u128) -> Value {
+        let (opt, set) = &row[&key];
+        let opt = Datum::from(*opt).to_json();
+        json!({"opt": opt, "set": Datum::set(set.iter().copied()).to_json()})
+    }
+
+    /// What the server would say for the step from one state to the other, in either notation.
+    fn difference(old: &Model, new: &Model, notation: Notation) -> Value {
+        let mut rows = Map::new();
+        for key in old.keys().chain(new.keys()) {
+            let update = match (old.get(key), new.get(key), notation) {
+                (a, b, _) if a == b => continue,
+                (None, _, Notation::Update2) => json!({"insert": model_row(new, *key)}),
+                (None, _, Notation::Update) => json!({"new": model_row(new, *key)}),
+                (_, None, Notation::Update2) => json!({"delete": null}),
+                (_, None, Notation::Update) => json!({"old": model_row(old, *key)}),
+                (_, _, Notation::Update) => json!({"old": {}, "new": model_row(new, *key)}),
+                (Some(a), Some(b), Notation::Update2) => {
+                    let mut row = Map::new();
+                    if a.0 != b.0 {
+                        row.insert("opt".into(), Datum::from(b.0).to_json());
+                    }
+                    if a.1 != b.1 {
+                        let both = a.1.symmetric_difference(&b.1).copied();
+                        row.insert("set".into(), Datum::set(both).to_json());
+                    }
+                    json!({"modify": row})
+                }
+            };
+            rows.insert(Uuid(*key).to_string(), update);
+        }
+        json!({"T": rows})
+    }
+
+    fn contents(replica: &Replica) -> Model {
+        replica.rows("T").map(|r| (r.uuid().0, (r.int_opt("opt"), r.ints("set").collect()))).collect()
+    }
+
+    fn kinds(old: &Model, new: &Model) -> Vec<(u128, ChangeKind)> {
+        let keys: std::collections::BTreeSet<&u128> = old.keys().chain(new.keys()).collect();
+        let kind = |key: &u128| match (old.get(key), new.get(key)) {
+            (None, _) => ChangeKind::Inserted,
+            (_, None) => ChangeKind::Deleted,
+            _ => ChangeKind::Modified,
+        };
+        keys.into_iter().filter(|k| old.get(k) != new.get(k)).map(|k| (*k, kind(k))).collect()
+    }
+
+    fn any_model() -> impl Strategy<Value = Model> {
+        let row = (proptest::option::of(0i64..3), btree_set(0i64..4, 0..4));
+        btree_map(0u128..5, row, 0..5)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// States follow each other by updates or by a reconnect; contents and changes match those of plain maps.
+        #[test]
+        fn follows_like_a_slow_twin(
+            states in vec((any_model(), 0..3, any::<bool>()), 1..8),
+            notation in prop::sample::select(std::vec![Notation::Update, Notation::Update2]),
+        ) {
+            let mut r = replica();
+            let (mut now, mut taken) = (Model::new(), Model::new());
+            for (state, step, take) in states {
+                if step == 0 {
+                    let mut fresh = replica();
+                    apply(&mut fresh, notation, difference(&Model::new(), &state, notation)).unwrap();
+                    r.replace(fresh);
+                } else {
+                    let before = r.seqno();
+                    apply(&mut r, notation, difference(&now, &state, notation)).unwrap();
+                    prop_assert_eq!(r.seqno() > before, now != state);
+                }
+                now = state;
+                prop_assert_eq!(contents(&r), now.clone());
+                if take {
+                    // A row that changed and changed back counts as modified: more than needed, never less.
+                    let changes: Vec<_> =
+                        r.take_changes().into_iter().map(|c| (c.row.uuid.0, c.kind)).collect();
+                    for expected in kinds(&taken, &now) {
+                        prop_assert!(changes.contains(&expected), "{:?} not in {:?}", expected, changes);
+                    }
+                    for (key, kind) in changes {
+                        prop_assert_eq!(taken.contains_key(&key), kind != ChangeKind::Inserted);
+                        prop_assert_eq!(now.contains_key(&key), kind != ChangeKind::Deleted);
+                    }
+                    taken = now.clone();
+                }
+            }
+        }
     }
 
     #[test]
