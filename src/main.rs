@@ -1,3 +1,114 @@
 //! ovs-vswitchd: argv -> build objects -> run -> exit code.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod daemonize;
+mod db;
+mod mainloop;
+mod memory;
+// Joined to the bridges when they are plugged in.
+#[cfg_attr(not(test), expect(dead_code))]
+mod ofservice;
+mod paths;
+mod stream;
+mod switch;
+mod unixctl;
+
+use crate::mainloop::End;
+use infra::poll::Poller;
+use infra::process::{self, Signals};
+use infra::vlog::{self, Module};
+use infra::{err, info};
+use std::path::Path;
+use std::process::ExitCode;
+
+static LOG: Module = Module::new("vswitchd");
+
+/// The version of Open vSwitch whose interfaces we offer; scripts compare it.
+pub const OVS_VERSION: &str = "3.1.0";
+
+/// The first line of `--version`, and the whole of the `version` command.
+pub fn version_line() -> String {
+    format!("{} (Open vSwitch) {OVS_VERSION}", vlog::program_name())
+}
+
+/// The second line of `--version`, for example `DPDK 22.11.11`.
+pub fn dpdk_version() -> Option<String> {
+    None
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let argv0 = words.next().unwrap_or_else(|| "ovs-vswitchd".into());
+    let name =
+        Path::new(&argv0).file_name().map_or_else(|| argv0.clone(), |n| n.to_string_lossy().into_owned());
+    vlog::set_program_name(&name);
+    process::faults_kill();
+    let words: Vec<String> = words.collect();
+    match cli::parse(&argv0, &words) {
+        Ok(cli::Parsed::Print(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(cli::Parsed::Run(options)) => match serve(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(text) => {
+                eprintln!("{name}: {text}");
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => {
+            if !error.0.is_empty() {
+                eprintln!("{error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts, serves, ends. An error is why it could not start.
+fn serve(options: &cli::Options) -> Result<(), String> {
+    let mut daemon = daemonize::start(options).map_err(|error| error.to_string())?;
+    let setup =
+        |error: std::io::Error| format!("could not set up the main loop ({})", daemonize::reason(&error));
+    let signals = Signals::new(&mainloop::SIGNALS).map_err(setup)?;
+    let mut poller = Poller::new().map_err(setup)?;
+    if options.mlockall {
+        if let Err(error) = process::lock_memory() {
+            err!(LOG, "mlockall failed: {}", daemonize::reason(&error));
+        }
+    }
+    let mut server = match paths::control_socket(options.unixctl.as_deref()) {
+        None => None,
+        Some(path) => {
+            let failed = |error| format!("{}: could not initialize control socket ({error})", path.display());
+            Some(unixctl::Server::new(&path, commands::table()).map_err(failed)?)
+        }
+    };
+    log_cores();
+    let mut context = commands::Context { switch: switch::Switch::new(options), exit: None };
+    let end = mainloop::run(&mut context, &mut server, &signals, &mut daemon, &mut poller);
+    context.switch.exit(end == End::Exit(true));
+    drop(context);
+    if let Some(mut server) = server {
+        server.finish();
+    }
+    drop(daemon);
+    if let End::Signal(signal) = end {
+        process::die_by(signal);
+    }
+    Ok(())
+}
+
+fn log_cores() {
+    static NUMA_LOG: Module = Module::new("ovs_numa");
+    let topology = infra::cpu::Topology::read();
+    for node in topology.nodes() {
+        let cores = topology.cores_of(node).count();
+        info!(NUMA_LOG, "Discovered {cores} CPU cores on NUMA node {node}");
+    }
+    let (nodes, cores) = (topology.nodes().len(), topology.cores().len());
+    info!(NUMA_LOG, "Discovered {nodes} NUMA nodes and {cores} CPU cores");
+}

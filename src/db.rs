@@ -1,0 +1,155 @@
+//! Pumps bytes between the database's socket and the replica's state machine,
+//! which decides when to connect, probe and give up. Main thread.
+
+use crate::daemonize::reason;
+use crate::stream::{Received, Stream};
+use infra::poll::Poller;
+use infra::vlog::{Level, Module};
+use ovsdb::{Client, LogLine, Wanted};
+
+/// The port of `tcp:HOST` without a port.
+const DEFAULT_PORT: u16 = 6640;
+/// Bytes taken from the socket in one turn of the main loop.
+const TURN_BYTES: usize = 4 << 20;
+
+/// The socket of one database client.
+pub struct DbSocket {
+    remote: String,
+    stream: Option<Stream>,
+    /// True from the attempt until it is known how it ended.
+    connecting: bool,
+    /// Bytes may wait that this turn did not read.
+    more: bool,
+    buffer: Vec<u8>,
+}
+
+impl DbSocket {
+    /// A socket, not yet opened, to `remote`.
+    pub fn new(remote: &str) -> Self {
+        DbSocket {
+            remote: remote.to_string(),
+            stream: None,
+            connecting: false,
+            more: false,
+            buffer: vec![0; 64 << 10],
+        }
+    }
+
+    /// Opens and closes the socket as `client` wants, moves bytes both ways.
+    pub fn run(&mut self, client: &mut Client, now: i64) {
+        self.more = false;
+        loop {
+            match client.run(now) {
+                Wanted::Nothing => break,
+                Wanted::Disconnect => self.close(),
+                Wanted::Connect => {
+                    self.close();
+                    match Stream::open(&self.remote, DEFAULT_PORT) {
+                        Ok(stream) => {
+                            self.stream = Some(stream);
+                            self.connecting = true;
+                        }
+                        Err(error) => client.connect_failed(now, &error.to_string()),
+                    }
+                    self.finish_connect(client, now);
+                }
+            }
+        }
+        self.finish_connect(client, now);
+        self.pump(client, now);
+        write_log(client.take_log());
+    }
+
+    fn close(&mut self) {
+        self.stream = None;
+        self.connecting = false;
+    }
+
+    fn finish_connect(&mut self, client: &mut Client, now: i64) {
+        let Some(stream) = self.stream.as_mut().filter(|_| self.connecting) else { return };
+        match stream.connect() {
+            Ok(false) => {}
+            Ok(true) => {
+                self.connecting = false;
+                client.connected(now);
+            }
+            Err(error) => {
+                self.close();
+                client.connect_failed(now, &reason(&error));
+            }
+        }
+    }
+
+    fn pump(&mut self, client: &mut Client, now: i64) {
+        let mut left = TURN_BYTES;
+        while !self.connecting {
+            self.flush(client, now);
+            let Some(stream) = &mut self.stream else { return };
+            if left == 0 {
+                self.more = true;
+                return;
+            }
+            match stream.receive(&mut self.buffer) {
+                Ok(Received::Bytes(n)) => {
+                    left = left.saturating_sub(n);
+                    client.receive(now, &self.buffer[..n]);
+                }
+                Ok(Received::Nothing) => return,
+                Ok(Received::End) => {
+                    self.close();
+                    client.disconnected(now, None);
+                    return;
+                }
+                Err(error) => {
+                    self.close();
+                    client.disconnected(now, Some(&reason(&error)));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes what the client has for the server. The bridge calls it after it
+    /// submitted transactions, so that they leave in the same turn.
+    pub fn flush(&mut self, client: &mut Client, now: i64) {
+        while let Some(stream) = self.stream.as_mut().filter(|_| !self.connecting) {
+            if client.output().is_empty() {
+                return;
+            }
+            match stream.write(client.output()) {
+                Ok(0) => return,
+                Ok(n) => client.consume_output(n),
+                Err(error) => {
+                    self.close();
+                    client.disconnected(now, Some(&reason(&error)));
+                }
+            }
+        }
+    }
+
+    /// Registers what the socket and the client wait for.
+    pub fn wait(&self, client: &Client, poller: &mut Poller) {
+        if let Some(deadline) = client.deadline() {
+            poller.timer_until(deadline);
+        }
+        if self.more {
+            poller.immediate();
+        }
+        if let Some(stream) = &self.stream {
+            stream.wait(poller, true, !client.output().is_empty());
+        }
+    }
+}
+
+/// Writes a state machine's lines to the log.
+pub fn write_log(lines: Vec<LogLine>) {
+    for line in lines {
+        let level = match line.level {
+            ovsdb::Level::Err => Level::Err,
+            ovsdb::Level::Warn => Level::Warn,
+            ovsdb::Level::Info => Level::Info,
+            ovsdb::Level::Dbg => Level::Dbg,
+        };
+        Module::new(line.module).log(level, format_args!("{}", line.text));
+    }
+}

@@ -1,0 +1,264 @@
+//! OpenFlow sockets: for each bridge a listener `<rundir>/<bridge>.mgmt`, and
+//! the connections that come through it. Bytes go in and out of an OpenFlow
+//! [`Service`]; this module knows no OpenFlow.
+//!
+//! A client that does not read is not read from either, so that its backlog
+//! stays bounded. Main thread.
+
+use crate::daemonize::reason;
+use crate::paths;
+use crate::stream::{Listener, Received, Stream};
+use infra::poll::Poller;
+use infra::vlog::{Module, RateLimit};
+use infra::{debug, err, vlog_rl};
+use std::collections::{BTreeMap, VecDeque};
+
+static LOG: Module = Module::new("vconn");
+static LIMIT: RateLimit = RateLimit::new(60, 10);
+
+/// No more is read from a client while so much waits to be written to it.
+const MAX_BACKLOG: usize = 1 << 20;
+/// Bytes read from one client in one turn of the main loop.
+const TURN_BYTES: usize = 512 << 10;
+/// Connections beyond this many are refused, for each bridge.
+const MAX_CLIENTS: usize = 512;
+
+/// Names a connection between this module and the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// The OpenFlow side of all connections.
+pub trait Service {
+    /// A client connected to the management socket of `bridge`. False refuses it.
+    fn opened(&mut self, id: ConnectionId, bridge: &str, now: i64) -> bool;
+    /// Bytes arrived.
+    fn input(&mut self, id: ConnectionId, bytes: &[u8], now: i64);
+    /// What waits to be written; written bytes are taken from its front.
+    fn output(&mut self, id: ConnectionId) -> &mut VecDeque<u8>;
+    /// False once the service wants the connection closed (after its output).
+    fn is_open(&self, id: ConnectionId) -> bool;
+    /// The connection is gone.
+    fn closed(&mut self, id: ConnectionId, now: i64);
+}
+
+struct Connection {
+    id: ConnectionId,
+    stream: Stream,
+    /// Bytes may wait that this turn did not read.
+    more: bool,
+    backlog: usize,
+}
+
+struct Endpoint {
+    listener: Listener,
+    connections: Vec<Connection>,
+}
+
+/// All management sockets and their connections.
+#[derive(Default)]
+pub struct OpenFlowSockets {
+    endpoints: BTreeMap<String, Endpoint>,
+    next_id: u64,
+    buffer: Vec<u8>,
+}
+
+impl OpenFlowSockets {
+    /// No sockets.
+    pub fn new() -> Self {
+        OpenFlowSockets { endpoints: BTreeMap::new(), next_id: 1, buffer: vec![0; 64 << 10] }
+    }
+
+    /// Opens sockets for bridges that have none, closes those of bridges that
+    /// are gone. Call it on every turn; what is in place costs nothing.
+    pub fn reconcile<'a>(
+        &mut self,
+        bridges: impl IntoIterator<Item = &'a str>,
+        service: &mut impl Service,
+        now: i64,
+    ) {
+        let wanted: std::collections::BTreeSet<&str> = bridges.into_iter().collect();
+        self.endpoints.retain(|name, endpoint| {
+            let keep = wanted.contains(name.as_str());
+            if !keep {
+                endpoint.connections.iter().for_each(|c| service.closed(c.id, now));
+            }
+            keep
+        });
+        for name in wanted {
+            if self.endpoints.contains_key(name) || name.contains('/') {
+                continue;
+            }
+            let path = paths::in_rundir(format!("{name}.mgmt"));
+            match Listener::unix(&path) {
+                Ok(listener) => {
+                    self.endpoints.insert(name.to_string(), Endpoint { listener, connections: Vec::new() });
+                }
+                Err(error) => {
+                    vlog_rl!(LOG, LIMIT, Err, "punix:{}: failed to listen: {error}", path.display());
+                }
+            }
+        }
+    }
+
+    /// Accepts connections and moves bytes.
+    pub fn run(&mut self, service: &mut impl Service, now: i64) {
+        for (bridge, endpoint) in &mut self.endpoints {
+            while endpoint.connections.len() < MAX_CLIENTS {
+                let stream = match endpoint.listener.accept() {
+                    Ok(Some(stream)) => stream,
+                    Ok(None) => break,
+                    Err(error) => {
+                        vlog_rl!(LOG, LIMIT, Err, "{bridge}.mgmt: accept failed: {}", reason(&error));
+                        break;
+                    }
+                };
+                let id = ConnectionId(self.next_id);
+                self.next_id += 1;
+                if service.opened(id, bridge, now) {
+                    endpoint.connections.push(Connection { id, stream, more: false, backlog: 0 });
+                }
+            }
+            let buffer = &mut self.buffer;
+            endpoint.connections.retain_mut(|connection| {
+                let alive = connection.run(service, buffer, now);
+                if !alive {
+                    service.closed(connection.id, now);
+                }
+                alive
+            });
+        }
+    }
+
+    /// Registers what listeners and connections wait for. `service` may have
+    /// produced output since [`OpenFlowSockets::run`].
+    pub fn wait(&self, service: &mut impl Service, poller: &mut Poller) {
+        for endpoint in self.endpoints.values() {
+            if endpoint.connections.len() < MAX_CLIENTS {
+                endpoint.listener.wait(poller);
+            }
+            for connection in &endpoint.connections {
+                let backlog = service.output(connection.id).len();
+                let reading = backlog < MAX_BACKLOG;
+                if connection.more && reading || !service.is_open(connection.id) && backlog == 0 {
+                    poller.immediate();
+                }
+                connection.stream.wait(poller, reading, backlog > 0);
+            }
+        }
+    }
+
+    /// Number of connections, for `memory/show`.
+    pub fn connections(&self) -> usize {
+        self.endpoints.values().map(|e| e.connections.len()).sum()
+    }
+}
+
+impl Connection {
+    /// False if the connection is over.
+    fn run(&mut self, service: &mut impl Service, buffer: &mut [u8], now: i64) -> bool {
+        self.more = false;
+        let mut left = TURN_BYTES;
+        loop {
+            let output = service.output(self.id);
+            if let Err(error) = self.stream.send(output) {
+                debug!(LOG, "connection {}: send failed: {}", self.id.0, reason(&error));
+                return false;
+            }
+            self.backlog = output.len();
+            if !service.is_open(self.id) {
+                return self.backlog > 0;
+            }
+            if self.backlog >= MAX_BACKLOG {
+                return true;
+            }
+            if left == 0 {
+                self.more = true;
+                return true;
+            }
+            match self.stream.receive(buffer) {
+                Ok(Received::Bytes(n)) => {
+                    left = left.saturating_sub(n);
+                    service.input(self.id, &buffer[..n], now);
+                }
+                Ok(Received::Nothing) => return true,
+                Ok(Received::End) => return false,
+                Err(error) => {
+                    err!(LOG, "connection {}: receive failed: {}", self.id.0, reason(&error));
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    /// Sends every byte back 64-fold.
+    #[derive(Default)]
+    struct Echo {
+        out: BTreeMap<ConnectionId, VecDeque<u8>>,
+        read: usize,
+    }
+
+    impl Service for Echo {
+        fn opened(&mut self, id: ConnectionId, bridge: &str, _: i64) -> bool {
+            assert_eq!(bridge, "br0");
+            self.out.insert(id, VecDeque::new());
+            true
+        }
+        fn input(&mut self, id: ConnectionId, bytes: &[u8], _: i64) {
+            self.read += bytes.len();
+            let out = self.out.get_mut(&id).unwrap();
+            for b in bytes {
+                out.extend([*b; 64]);
+            }
+        }
+        fn output(&mut self, id: ConnectionId) -> &mut VecDeque<u8> {
+            self.out.get_mut(&id).unwrap()
+        }
+        fn is_open(&self, _: ConnectionId) -> bool {
+            true
+        }
+        fn closed(&mut self, id: ConnectionId, _: i64) {
+            self.out.remove(&id);
+        }
+    }
+
+    #[test]
+    fn moves_bytes_and_stops_reading_from_those_who_do_not_read() {
+        let dir = std::env::temp_dir().join(format!("ofservice-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("x.mgmt");
+        let mut sockets = OpenFlowSockets::new();
+        let listener = Listener::unix(&path).unwrap();
+        sockets.endpoints.insert("br0".into(), Endpoint { listener, connections: Vec::new() });
+        let mut echo = Echo::default();
+        let mut honest = UnixStream::connect(&path).unwrap();
+        let mut hog = UnixStream::connect(&path).unwrap();
+        hog.set_nonblocking(true).unwrap();
+        honest.write_all(b"ab").unwrap();
+        let mut sent = 0;
+        for _ in 0..200 {
+            if let Ok(n) = hog.write(&[7; 65536]) {
+                sent += n;
+            }
+            sockets.run(&mut echo, 0);
+        }
+        let kept: usize = echo.out.values().map(VecDeque::len).sum();
+        assert!(kept < 2 * MAX_BACKLOG + 64 * 65536, "{kept} of {sent} kept");
+        let mut answer = [0; 128];
+        honest.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[63], b'a');
+        assert_eq!(answer[64], b'b');
+        drop(hog);
+        sockets.run(&mut echo, 0);
+        assert_eq!(sockets.connections(), 1);
+        sockets.reconcile([], &mut echo, 0);
+        assert!(echo.out.is_empty() && !path.exists());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
