@@ -136,19 +136,12 @@ device_of(uint16_t port)
     return rte_eth_dev_info_get(port, &info) == 0 ? info.device : NULL;
 }
 
-unsigned int
-vsw_port_siblings(uint16_t port)
+int
+vsw_port_same_device(uint16_t a, uint16_t b)
 {
-    struct rte_device *dev = device_of(port);
-    unsigned int n = 0;
-    uint16_t other;
+    struct rte_device *dev = device_of(a);
 
-    RTE_ETH_FOREACH_DEV(other) {
-        if (other != port && dev != NULL && device_of(other) == dev) {
-            n++;
-        }
-    }
-    return n;
+    return dev != NULL && device_of(b) == dev;
 }
 
 int
@@ -174,7 +167,7 @@ vsw_port_bus(uint16_t port, const char **info)
 }
 
 int
-vsw_port_link(uint16_t port, uint32_t *mbps, int *up, int *full_duplex)
+vsw_port_link(uint16_t port, uint32_t *mbps, int *up, int *full_duplex, int *autoneg)
 {
     struct rte_eth_link link;
     int error;
@@ -184,6 +177,7 @@ vsw_port_link(uint16_t port, uint32_t *mbps, int *up, int *full_duplex)
     *mbps = link.link_speed;
     *up = link.link_status == RTE_ETH_LINK_UP;
     *full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
+    *autoneg = link.link_autoneg == RTE_ETH_LINK_AUTONEG;
     return error;
 }
 

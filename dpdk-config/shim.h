@@ -33,14 +33,14 @@ struct rte_mbuf *vsw_mbuf_from_bytes(struct rte_mempool *pool, const void *data,
 
 /* First port that `devargs` names. 0, or a negative errno. */
 int vsw_port_by_devargs(const char *devargs, uint16_t *port);
-/* Ports, other than `port`, of the same hardware device. */
-unsigned int vsw_port_siblings(uint16_t port);
+/* Whether both ports belong to the same device. */
+int vsw_port_same_device(uint16_t a, uint16_t b);
 /* Closes the port and, when `detach`, removes the device it belongs to. 0, or a negative errno. */
 int vsw_port_close(uint16_t port, int detach);
 /* Name of the bus the port's device is on, and what the bus says about it (may be NULL). */
 const char *vsw_port_bus(uint16_t port, const char **info);
 /* Link state without waiting. 0, or a negative errno. */
-int vsw_port_link(uint16_t port, uint32_t *mbps, int *up, int *full_duplex);
+int vsw_port_link(uint16_t port, uint32_t *mbps, int *up, int *full_duplex, int *autoneg);
 
 /* Texts of DPDK's dump functions; to be given to free(3). NULL when memory is short. */
 char *vsw_dump_lcores(void);
