@@ -4,7 +4,6 @@
 use crate::daemonize::reason;
 use crate::stream::{Received, Stream};
 use infra::poll::Poller;
-use infra::vlog::{Level, Module};
 use ovsdb::{Client, LogLine, Wanted};
 
 /// The port of `tcp:HOST` without a port.
@@ -57,7 +56,7 @@ impl DbSocket {
         }
         self.finish_connect(client, now);
         self.pump(client, now);
-        write_log(client.take_log());
+        client.take_log().iter().for_each(LogLine::write);
     }
 
     fn close(&mut self) {
@@ -138,18 +137,5 @@ impl DbSocket {
         if let Some(stream) = &self.stream {
             stream.wait(poller, true, !client.output().is_empty());
         }
-    }
-}
-
-/// Writes a state machine's lines to the log.
-pub fn write_log(lines: Vec<LogLine>) {
-    for line in lines {
-        let level = match line.level {
-            ovsdb::Level::Err => Level::Err,
-            ovsdb::Level::Warn => Level::Warn,
-            ovsdb::Level::Info => Level::Info,
-            ovsdb::Level::Dbg => Level::Dbg,
-        };
-        Module::new(line.module).log(level, format_args!("{}", line.text));
     }
 }

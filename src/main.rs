@@ -9,11 +9,14 @@ mod db;
 mod mainloop;
 mod memory;
 // Joined to the bridges when they are plugged in.
-#[cfg_attr(not(test), expect(dead_code))]
+#[allow(dead_code)]
 mod ofservice;
 mod paths;
+// Listeners by name wait for the controllers.
+#[allow(dead_code)]
 mod stream;
 mod switch;
+#[allow(dead_code)]
 mod unixctl;
 
 use crate::mainloop::End;

@@ -69,8 +69,6 @@ impl<C: 'static> Commands<C> {
         self.0.insert(name, entry);
     }
 
-    // The parts that have commands of their own are plugged in later.
-    #[expect(dead_code)]
     /// Adds commands of another part, which `part` finds in the context.
     pub fn add_all<T: ?Sized + 'static>(
         &mut self,
