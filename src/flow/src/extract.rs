@@ -298,16 +298,14 @@ fn ipv4(rest: &[u8], ofs: &mut Offsets, w: &mut Writer) {
                 return w.put(W_NW | W_IP | W_TP, [nw, ip, ports(s)]);
             }
         }
-        1 => {
-            if let Some(i) = l4.first_chunk::<8>() {
-                return w
-                    .put(W_NW | W_IP | W_TP, [nw, ip, u64::from_ne_bytes([0, i[0], 0, i[1], 0, 0, 0, 0])]);
-            }
+        // Parsed whatever the IP version, so that it may be matched as ports.
+        58 => {
+            w.put(W_NW, [nw]);
+            return icmpv6(l4, ip, w);
         }
-        2 => {
+        1 | 2 => {
             if let Some(i) = l4.first_chunk::<8>() {
-                let tp = u64::from_ne_bytes(halves([0, i[0], 0, i[1]], [i[4], i[5], i[6], i[7]]));
-                return w.put(W_NW | W_IP | W_TP, [nw, ip, tp]);
+                return w.put(W_NW | W_IP | W_TP, [nw, ip, icmp_igmp(h[9], i)]);
             }
         }
         _ => {}
@@ -329,6 +327,13 @@ fn tcp(l4: &[u8]) -> Option<(u64, u64)> {
 #[inline(always)]
 fn ports<const N: usize>(l4: &[u8; N]) -> u64 {
     u64::from_ne_bytes([l4[0], l4[1], l4[2], l4[3], 0, 0, 0, 0])
+}
+
+/// Type and code as ports; with IGMP its group.
+#[inline(always)]
+fn icmp_igmp(proto: u8, l4: &[u8; 8]) -> u64 {
+    let group = if proto == 2 { [l4[4], l4[5], l4[6], l4[7]] } else { [0; 4] };
+    u64::from_ne_bytes(halves([0, l4[0], 0, l4[1]], group))
 }
 
 #[inline(always)]
@@ -364,6 +369,12 @@ fn ipv6(rest: &[u8], ofs: &mut Offsets, w: &mut Writer) {
                 return w.put(W_IP | W_TP, [ip, ports(s)]);
             }
         }
+        // Not that these belong under IPv6.
+        1 | 2 => {
+            if let Some(i) = l4.first_chunk::<8>() {
+                return w.put(W_IP | W_TP, [ip, icmp_igmp(proto, i)]);
+            }
+        }
         58 => return icmpv6(l4, ip, w),
         _ => {}
     }
@@ -397,7 +408,7 @@ fn ipv6_extensions(packet: &[u8], first: u8) -> Option<(u8, u8, usize)> {
                     return Some((44, FRAG_ANY | FRAG_LATER, at));
                 }
                 // A lone "fragment" is a whole packet.
-                if flags & 1 != 0 {
+                if flags != 0 {
                     frag = FRAG_ANY;
                 }
                 next = e[0];

@@ -10,7 +10,9 @@ pub mod extract;
 pub mod field;
 pub mod key;
 pub mod matching;
+pub mod odp;
 pub mod port;
+mod text;
 
 pub use action::{DpAction, DpActions, SetField, UserspaceCookie};
 pub use be::{Be16, Be32, Be64};
@@ -18,4 +20,6 @@ pub use extract::{extract, extract_flow, Offsets, PktMetadata};
 pub use field::{Field, SubField};
 pub use key::{Flow, Mask, Miniflow, Vlan, FLOW_WORDS, PKT_WORDS};
 pub use matching::Match;
+pub use odp::{FlowStats, Ufid};
 pub use port::{DpPort, OfPort, RecircId};
+pub use text::Mac;

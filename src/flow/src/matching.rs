@@ -2,6 +2,10 @@
 
 use crate::key::{Flow, Mask};
 
+mod format;
+
+pub use format::OfPortNames;
+
 /// What an OpenFlow rule matches. Bits outside the mask are zero in `flow`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Match {

@@ -60,8 +60,9 @@ const NAMED: [(&str, OfPort); 10] = [
     ("ALL", OfPort::ALL),
     ("CONTROLLER", OfPort::CONTROLLER),
     ("LOCAL", OfPort::LOCAL),
-    ("NONE", OfPort::NONE),
+    // The first of two names is the one printed.
     ("ANY", OfPort::NONE),
+    ("NONE", OfPort::NONE),
     ("UNSET", OfPort::UNSET),
 ];
 

@@ -4,6 +4,7 @@
 
 use super::{Field, Format, Value};
 use crate::port::OfPort;
+use crate::text::{prefix_len, put, signed_flags, Hex, Ip6, Mac, CT_STATE, TCP_FLAGS};
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -40,40 +41,6 @@ pub enum ValueError {
     },
 }
 
-const TCP_FLAGS: [&str; 12] =
-    ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]"];
-const CT_STATE: [&str; 8] = ["new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"];
-
-/// `+a-b` for the bits in `mask`, as flags matches are written.
-pub(crate) fn write_flags(out: &mut String, names: &[&str], v: u128, mask: u128) {
-    for (i, name) in names.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1) {
-        out.push(if v >> i & 1 == 1 { '+' } else { '-' });
-        out.push_str(name);
-    }
-}
-
-/// Names of TCP flags by bit, lowest first.
-pub(crate) const fn tcp_flag_names() -> &'static [&'static str; 12] {
-    &TCP_FLAGS
-}
-
-/// Names of connection states by bit, lowest first.
-pub(crate) const fn ct_state_names() -> &'static [&'static str; 8] {
-    &CT_STATE
-}
-
-/// `aa:bb:cc:dd:ee:ff`.
-pub fn mac(b: [u8; 6]) -> String {
-    format!("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", b[0], b[1], b[2], b[3], b[4], b[5])
-}
-
-/// Prefix length of a mask that is a run of ones from the top, of a `bits`-bit address.
-fn prefix(mask: u128, bits: u32) -> Option<u32> {
-    let top = mask << (128 - bits);
-    let n = top.leading_ones();
-    (n == 128 || top << n == 0).then_some(n.min(bits))
-}
-
 impl Field {
     /// The value with its mask, as in a match: `10.0.0.0/8`, `0x1/0xf`, `+syn-ack`.
     pub fn format_value(self, v: Value, mask: Value) -> String {
@@ -85,26 +52,26 @@ impl Field {
         }
         match self.format() {
             Format::Decimal if exact => return v.to_string(),
-            Format::Hexadecimal if exact => return format!("{v:#x}"),
-            Format::Decimal | Format::Hexadecimal => return format!("{v:#x}/{mask:#x}"),
+            Format::Hexadecimal if exact => return Hex(v).to_string(),
+            Format::Decimal | Format::Hexadecimal => return format!("{}/{}", Hex(v), Hex(mask)),
             Format::Ethernet => {
-                let b = |v: u128| mac(v.to_be_bytes()[10..].try_into().unwrap_or_default());
-                return if exact { b(v) } else { format!("{}/{}", b(v), b(mask)) };
+                let b = |v: u128| Mac(v.to_be_bytes()[10..].try_into().unwrap_or_default());
+                return if exact { b(v).to_string() } else { format!("{}/{}", b(v), b(mask)) };
             }
             Format::Ipv4 => {
                 let _ = write!(s, "{}", Ipv4Addr::from(v as u32));
-                match prefix(mask, 32) {
+                match prefix_len(mask, 32) {
                     Some(32) => {}
-                    Some(n) => drop(write!(s, "/{n}")),
-                    None => drop(write!(s, "/{}", Ipv4Addr::from(mask as u32))),
+                    Some(n) => put!(s, "/{n}"),
+                    None => put!(s, "/{}", Ipv4Addr::from(mask as u32)),
                 }
             }
             Format::Ipv6 => {
-                let _ = write!(s, "{}", Ipv6Addr::from(v));
-                match prefix(mask, 128) {
+                put!(s, "{}", Ip6(v.to_be_bytes()));
+                match prefix_len(mask, 128) {
                     Some(128) => {}
-                    Some(n) => drop(write!(s, "/{n}")),
-                    None => drop(write!(s, "/{}", Ipv6Addr::from(mask))),
+                    Some(n) => put!(s, "/{n}"),
+                    None => put!(s, "/{}", Ip6(mask.to_be_bytes())),
                 }
             }
             Format::OfPort => s = OfPort(v as u16).to_string(),
@@ -113,10 +80,10 @@ impl Field {
                 None => s = v.to_string(),
             },
             Format::Frag => return frag(v as u8, mask as u8),
-            Format::TunFlags => write_flags(&mut s, &["oam"], v, mask),
-            Format::TcpFlags if exact => return format!("{v:#x}"),
-            Format::TcpFlags => write_flags(&mut s, &TCP_FLAGS, v, mask),
-            Format::CtState => write_flags(&mut s, &CT_STATE, v, mask),
+            Format::TunFlags => signed_flags(&mut s, &["oam"], v, mask),
+            Format::TcpFlags if exact => return Hex(v).to_string(),
+            Format::TcpFlags => signed_flags(&mut s, &TCP_FLAGS, v, mask),
+            Format::CtState => signed_flags(&mut s, &CT_STATE, v, mask),
             Format::PacketType => {
                 let _ = write!(s, "({},{:#x})", v >> 16 & 0xffff, v & 0xffff);
             }
