@@ -1,0 +1,398 @@
+//! A private ovsdb-server and a switch daemon, ours or the installed one, in a
+//! network namespace and a run directory of their own.
+//!
+//! Everything is stopped by pid and removed when the [`Harness`] is dropped;
+//! after a failed test the ends of the logs are printed.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+
+/// Which daemon to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The one this workspace builds.
+    Ours,
+    /// Debian's, without DPDK; it knows `--enable-dummy`.
+    Installed,
+    /// Debian's with DPDK.
+    InstalledDpdk,
+}
+
+impl Which {
+    /// The program file.
+    pub fn program(self) -> &'static str {
+        match self {
+            Which::Ours => env!("CARGO_BIN_EXE_ovs-vswitchd"),
+            Which::Installed => "/usr/lib/openvswitch-switch/ovs-vswitchd",
+            Which::InstalledDpdk => "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk",
+        }
+    }
+}
+
+/// Output of a program that ran to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Exit code, or -1 if a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Runs a program to its end.
+pub fn run(command: &mut Command) -> Output {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run {:?}: {e}", command.get_program()));
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs a program that must succeed; returns its standard output.
+pub fn run_ok(command: &mut Command) -> String {
+    let output = run(command);
+    let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+    let program = command.get_program().to_string_lossy();
+    checked(&program, &words.iter().map(AsRef::as_ref).collect::<Vec<_>>(), output)
+}
+
+fn checked(program: &str, args: &[&str], output: Output) -> String {
+    assert!(
+        output.code == 0,
+        "{program} {} failed with {}:\n{}{}",
+        args.join(" "),
+        output.code,
+        output.out,
+        output.err
+    );
+    output.out
+}
+
+/// Waits until `condition` holds; fails the test, naming `what`, if it does not.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "timed out waiting until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A network namespace, with its loopback up.
+pub struct Namespace(String);
+
+impl Namespace {
+    /// Creates one.
+    pub fn new() -> Self {
+        let name = unique("ovsit");
+        run_ok(Command::new("ip").args(["netns", "add", &name]));
+        let namespace = Namespace(name);
+        namespace.ok(&["ip", "link", "set", "lo", "up"]);
+        namespace
+    }
+
+    /// Its name, for `ip link set … netns NAME`.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// A command that will run inside, and die with the test.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "ip", "netns", "exec", &self.0]).arg(program);
+        command
+    }
+
+    /// Runs words inside.
+    pub fn run(&self, words: &[&str]) -> Output {
+        run(self.command(words[0]).args(&words[1..]))
+    }
+
+    /// Runs words inside that must succeed.
+    pub fn ok(&self, words: &[&str]) -> String {
+        checked(words[0], &words[1..], self.run(words))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = run(Command::new("ip").args(["netns", "del", &self.0]));
+    }
+}
+
+/// A child process that is ended by its pid when dropped.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts it with standard output and error going to `log`.
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let file = std::fs::File::create(log).expect("log file");
+        let both = file.try_clone().expect("log file");
+        command.stdin(Stdio::null()).stdout(file).stderr(both);
+        Process(command.spawn().unwrap_or_else(|e| panic!("cannot start {:?}: {e}", command.get_program())))
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// True while it runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        run(Command::new("kill").args(["-s", name, &self.pid().to_string()]));
+    }
+
+    /// Waits for the end; the exit code, or -1 after a signal.
+    pub fn wait(&mut self) -> i32 {
+        wait_until("a process has ended", || !self.is_running());
+        self.0.wait().ok().and_then(|status| status.code()).unwrap_or(-1)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.signal("TERM");
+            let end = Instant::now() + Duration::from_secs(5);
+            while self.is_running() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+/// What a [`Harness`] starts.
+pub struct Setup {
+    which: Which,
+    args: Vec<String>,
+    start: bool,
+    database: Vec<Vec<String>>,
+}
+
+impl Setup {
+    /// A daemon without more arguments.
+    pub fn new(which: Which) -> Self {
+        Setup { which, args: Vec::new(), start: true, database: Vec::new() }
+    }
+
+    /// With more arguments.
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(ToString::to_string));
+        self
+    }
+
+    /// With an `ovs-vsctl` command that is done before the daemon starts.
+    pub fn vsctl(mut self, args: &[&str]) -> Self {
+        self.database.push(args.iter().map(ToString::to_string).collect());
+        self
+    }
+
+    /// Without starting the daemon yet.
+    pub fn stopped(mut self) -> Self {
+        self.start = false;
+        self
+    }
+
+    /// Starts everything.
+    pub fn up(self) -> Harness {
+        Harness::new(self)
+    }
+}
+
+/// A database server and a switch.
+pub struct Harness {
+    switch: Option<Process>,
+    database: Option<Process>,
+    namespace: Namespace,
+    dir: PathBuf,
+    which: Which,
+    args: Vec<String>,
+}
+
+impl Harness {
+    /// Our daemon.
+    pub fn ours() -> Self {
+        Setup::new(Which::Ours).up()
+    }
+
+    fn new(setup: Setup) -> Self {
+        let dir = std::env::temp_dir().join(unique("ovs-it-"));
+        std::fs::create_dir_all(&dir).expect("run directory");
+        let mut harness = Harness {
+            switch: None,
+            database: None,
+            namespace: Namespace::new(),
+            dir,
+            which: setup.which,
+            args: setup.args,
+        };
+        run_ok(Command::new("ovsdb-tool").arg("create").arg(harness.path("conf.db")).arg(SCHEMA));
+        harness.start_database();
+        harness.vsctl(&["--no-wait", "init"]);
+        for command in setup.database {
+            let mut words = vec!["--no-wait"];
+            words.extend(command.iter().map(String::as_str));
+            harness.vsctl(&words);
+        }
+        if setup.start {
+            harness.start();
+        }
+        harness
+    }
+
+    /// A file in the run directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Where the switch runs.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// A command in the harness's namespace, directory and environment.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.namespace.command(program);
+        for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
+            command.env(variable, &self.dir);
+        }
+        command.current_dir(&self.dir);
+        command
+    }
+
+    /// Starts the database server (again).
+    pub fn start_database(&mut self) {
+        let mut command = self.command("ovsdb-server");
+        command.args(["conf.db", "--remote=punix:db.sock", "--unixctl=db.ctl", "--pidfile=db.pid"]);
+        self.database = Some(Process::start(&mut command, &self.path("ovsdb-server.out")));
+        let socket = self.path("db.sock");
+        wait_until("the database server listens", || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+    }
+
+    /// Ends the database server.
+    pub fn stop_database(&mut self) {
+        self.database = None;
+    }
+
+    /// Starts the switch and waits until it answers and has read its configuration.
+    pub fn start(&mut self) {
+        let mut command = self.command(self.which.program());
+        command.args([
+            "--pidfile=switch.pid",
+            "--unixctl=switch.ctl",
+            "--log-file=switch.log",
+            "-vsyslog:off",
+        ]);
+        command.arg("-vconsole:err").args(&self.args).arg("unix:db.sock");
+        let mut switch = Process::start(&mut command, &self.path("switch.out"));
+        wait_until("the switch answers", || {
+            assert!(switch.is_running(), "the switch ended:\n{}", tail(&self.path("switch.out")));
+            self.path("switch.ctl").exists() && self.try_appctl(&["version"]).code == 0
+        });
+        // Both write this line once they have seen the first configuration.
+        wait_until("the switch has read the database", || self.log().contains("(Open vSwitch) 3."));
+        self.switch = Some(switch);
+    }
+
+    /// The switch's process.
+    pub fn switch(&mut self) -> &mut Process {
+        self.switch.as_mut().expect("the switch was started")
+    }
+
+    /// Ends the switch.
+    pub fn stop(&mut self) {
+        self.switch = None;
+    }
+
+    /// `ovs-vsctl`, whatever comes of it.
+    pub fn try_vsctl(&self, args: &[&str]) -> Output {
+        let db = format!("--db=unix:{}", self.path("db.sock").display());
+        run(self.command("ovs-vsctl").arg(db).arg("--timeout=20").args(args))
+    }
+
+    /// `ovs-vsctl` that must succeed; its output.
+    pub fn vsctl(&self, args: &[&str]) -> String {
+        checked("ovs-vsctl", args, self.try_vsctl(args))
+    }
+
+    /// `ovs-ofctl`, whatever comes of it.
+    pub fn try_ofctl(&self, args: &[&str]) -> Output {
+        run(self.command("ovs-ofctl").arg("--timeout=20").args(args))
+    }
+
+    /// `ovs-ofctl` that must succeed; its output.
+    pub fn ofctl(&self, args: &[&str]) -> String {
+        checked("ovs-ofctl", args, self.try_ofctl(args))
+    }
+
+    /// `ovs-appctl` to the switch, whatever comes of it.
+    pub fn try_appctl(&self, args: &[&str]) -> Output {
+        let target = self.path("switch.ctl");
+        run(self.command("ovs-appctl").arg("--timeout=20").arg("-t").arg(target).args(args))
+    }
+
+    /// `ovs-appctl` to the switch that must succeed; its output.
+    pub fn appctl(&self, args: &[&str]) -> String {
+        checked("ovs-appctl", args, self.try_appctl(args))
+    }
+
+    /// The switch's log file.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("switch.log")).unwrap_or_default()
+    }
+}
+
+fn tail(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut out = String::new();
+    for line in &lines[lines.len().saturating_sub(30)..] {
+        let _ = writeln!(out, "    {line}");
+    }
+    out
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        self.switch = None;
+        // A daemon that a test started detached is nobody's child any more.
+        let pid = std::fs::read_to_string(self.path("switch.pid")).unwrap_or_default();
+        if !pid.trim().is_empty() {
+            run(Command::new("kill").args(["-s", "TERM", pid.trim()]));
+        }
+        self.database = None;
+        if std::thread::panicking() {
+            for name in ["ovsdb-server.out", "switch.out", "switch.log"] {
+                eprintln!("--- end of {name}:\n{}", tail(&self.path(name)));
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}

@@ -1,0 +1,11 @@
+//! Integration tests: a real ovsdb-server, the real command-line tools, our
+//! daemon, and the installed one to compare with.
+
+#![forbid(unsafe_code)]
+
+mod control;
+// The tests of each part use their share of it.
+#[allow(dead_code)]
+mod harness;
+mod lifecycle;
+mod tidy;
