@@ -321,12 +321,7 @@ fn log_option(name: &str, value: Option<&str>) -> Result<(), CliError> {
 
 /// The text of `--version` and the first line of the `version` command.
 pub fn version() -> String {
-    let mut text = format!("{}\n", crate::version_line());
-    if let Some(dpdk) = crate::dpdk_version() {
-        text.push_str(&dpdk);
-        text.push('\n');
-    }
-    text
+    format!("{}\n{}\n", crate::version_line(), crate::dpdk_version())
 }
 
 fn help() -> String {

@@ -38,8 +38,8 @@ pub fn version_line() -> String {
 }
 
 /// The second line of `--version`, for example `DPDK 22.11.11`.
-pub fn dpdk_version() -> Option<String> {
-    None
+pub fn dpdk_version() -> String {
+    dpdk::version()
 }
 
 fn main() -> ExitCode {
@@ -95,6 +95,7 @@ fn serve(options: &cli::Options) -> Result<(), String> {
     let end = mainloop::run(&mut context, &mut server, &signals, &mut daemon, &mut poller);
     context.switch.exit(end == End::Exit(true));
     drop(context);
+    dpdk::cleanup();
     if let Some(mut server) = server {
         server.finish();
     }
