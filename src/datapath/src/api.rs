@@ -118,11 +118,13 @@ pub struct DpConfig {
     pub emc_insert_inv_prob: u32,
     /// How long packets may wait in transmit buffers, microseconds (`tx-flush-interval`).
     pub tx_flush_interval_us: u32,
+    /// VLAN headers that are parsed (`vlan-limit`; 0 means as many as a flow holds).
+    pub vlan_limit: u8,
 }
 
 impl Default for DpConfig {
     fn default() -> Self {
-        DpConfig { pmd_cores: None, emc_insert_inv_prob: 100, tx_flush_interval_us: 0 }
+        DpConfig { pmd_cores: None, emc_insert_inv_prob: 100, tx_flush_interval_us: 0, vlan_limit: 1 }
     }
 }
 

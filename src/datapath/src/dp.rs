@@ -1,31 +1,96 @@
 //! [`Datapath`]: the handle, the only door to the threads that move packets.
 //!
-//! Neighbours: `bridge` adds ports and sets configuration, `ofproto` drains events and deletes flows. Threads: any
-//! thread may call any method; none is called by PMDs.
+//! Neighbours: `bridge` adds ports and sets configuration, `ofproto` drains events and deletes flows; `control` does
+//! what needs the threads' co-operation. Threads: any thread may call any method; none is called by PMDs.
 
 use crate::api::{
     DpConfig, DpError, DpOptions, FlowEvent, PmdId, PmdRxqs, PortInfo, Upcall, UserspacePacket,
 };
+use crate::control::{Control, Route};
 use crate::drops::Drop;
 use crate::shared::SharedFlow;
 use crate::stats::PmdStats;
+use crate::thread::{Cmd, Execute, Worker};
 use flow::{DpAction, DpPort, Flow};
+use infra::cpu::NumaId;
+use infra::ring::{PushError, WakeConsumer};
 use infra::Waker;
 use netdev::Netdev;
 use packet::Packet;
+use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// What control and handle share.
+pub(crate) struct Common {
+    pub(crate) upcall: Arc<dyn Upcall>,
+    pub(crate) options: DpOptions,
+    /// Where commands for a thread go.
+    pub(crate) routes: RwLock<Vec<Route>>,
+    /// The loops, when no threads are used.
+    pub(crate) workers: Mutex<Vec<Worker>>,
+    pub(crate) events: Mutex<Vec<WakeConsumer<FlowEvent>>>,
+    pub(crate) late: Mutex<VecDeque<FlowEvent>>,
+    pub(crate) users: Mutex<Vec<WakeConsumer<UserspacePacket>>>,
+    pub(crate) event_waker: Waker,
+    pub(crate) user_waker: Waker,
+}
+
+impl Common {
+    /// Gives a command to a thread; false when there is no such thread.
+    pub(crate) fn send(&self, to: PmdId, cmd: Cmd) -> bool {
+        let ring = match self.routes.read().iter().find(|r| r.pmd == to) {
+            Some(r) => Arc::clone(&r.ring),
+            None => return false,
+        };
+        let mut cmd = cmd;
+        loop {
+            let mut ring = ring.lock();
+            if ring.is_abandoned() {
+                return false;
+            }
+            match ring.push(cmd) {
+                Ok(()) => return true,
+                Err(PushError::Full(back)) => cmd = back,
+            }
+            drop(ring);
+            self.pump(to);
+        }
+    }
+
+    /// Lets a thread work on its commands.
+    pub(crate) fn pump(&self, pmd: PmdId) {
+        if self.options.threads {
+            std::thread::sleep(std::time::Duration::from_micros(20));
+        } else if let Some(w) = self.workers.lock().iter_mut().find(|w| w.id() == pmd) {
+            w.commands(usize::MAX);
+        }
+    }
+}
 
 /// A datapath and its threads. Dropping the last handle stops them.
 pub struct Datapath {
     name: String,
-    upcall: Arc<dyn Upcall>,
-    options: DpOptions,
+    common: Arc<Common>,
+    control: Mutex<Control>,
 }
 
 impl Datapath {
-    /// Makes a datapath (`name` as in `netdev@ovs-netdev`, without ports) and starts its io thread.
+    /// Makes a datapath without ports (`name` as in `netdev@ovs-netdev`) and starts its io thread.
     pub fn new(name: &str, upcall: Arc<dyn Upcall>, options: DpOptions) -> Result<Arc<Datapath>, DpError> {
-        Ok(Arc::new(Datapath { name: name.to_owned(), upcall, options }))
+        let common = Arc::new(Common {
+            upcall,
+            options,
+            routes: RwLock::default(),
+            workers: Mutex::default(),
+            events: Mutex::default(),
+            late: Mutex::default(),
+            users: Mutex::default(),
+            event_waker: Waker::new().map_err(DpError::Thread)?,
+            user_waker: Waker::new().map_err(DpError::Thread)?,
+        });
+        let control = Mutex::new(Control::new(Arc::clone(&common))?);
+        Ok(Arc::new(Datapath { name: name.to_owned(), common, control }))
     }
 
     /// The name it was made with.
@@ -34,110 +99,161 @@ impl Datapath {
     }
 
     /// Applies settings. PMD threads are started and stopped as the cores say.
-    pub fn set_config(&self, _config: DpConfig) -> Result<(), DpError> {
-        Ok(())
+    pub fn set_config(&self, config: DpConfig) -> Result<(), DpError> {
+        self.control.lock().set_config(config)
     }
 
     /// Settings in force.
     pub fn config(&self) -> DpConfig {
-        DpConfig::default()
+        self.control.lock().config().clone()
     }
 
     /// Adds a port: takes the device's queues and gives them to the threads. The lowest free number from 1 on is
     /// used unless one is wanted.
-    pub fn add_port(&self, _netdev: Arc<dyn Netdev>, wanted: Option<DpPort>) -> Result<DpPort, DpError> {
-        Ok(wanted.unwrap_or(DpPort(1)))
+    pub fn add_port(&self, netdev: Arc<dyn Netdev>, wanted: Option<DpPort>) -> Result<DpPort, DpError> {
+        self.control.lock().add_port(netdev, wanted)
     }
 
     /// Removes a port: its queues are given back before this returns. Megaflows of packets received there go too.
-    pub fn del_port(&self, _no: DpPort) {}
+    pub fn del_port(&self, no: DpPort) {
+        self.control.lock().del_port(no);
+    }
 
     /// Takes the port's queues back, lets the device apply what waits ([`Netdev::reconfigure`]), gives them out again.
-    pub fn port_changed(&self, _no: DpPort) -> Result<(), DpError> {
-        Ok(())
+    pub fn port_changed(&self, no: DpPort) -> Result<(), DpError> {
+        self.control.lock().port_changed(no)
     }
 
     /// The ports, by number.
     pub fn ports(&self) -> Vec<PortInfo> {
-        Vec::new()
+        self.control.lock().ports()
     }
 
     /// Asks the owner to remove the megaflow; [`FlowEvent::Deleted`] follows when it is gone. May wait for room in
     /// the owner's ring: hold no lock that [`Upcall::miss`] takes.
-    pub fn flow_delete(&self, _flow: &Arc<SharedFlow>) {}
+    pub fn flow_delete(&self, flow: &Arc<SharedFlow>) {
+        if flow.mark_dead() {
+            self.common.send(flow.pmd, Cmd::FlowDelete(Arc::clone(flow)));
+        }
+    }
 
     /// Gives the megaflow other actions. As [`Datapath::flow_delete`] about locks.
     pub fn flow_set_actions(&self, flow: &Arc<SharedFlow>, actions: Arc<[DpAction]>) {
-        flow.replace_actions(actions);
+        flow.replace_actions(Arc::clone(&actions));
+        self.common.send(flow.pmd, Cmd::FlowActions(Arc::clone(flow), actions));
     }
 
     /// Takes up to `max` events about megaflows. Returns how many.
-    pub fn drain_events(&self, _max: usize, _f: &mut dyn FnMut(FlowEvent)) -> usize {
-        0
+    pub fn drain_events(&self, max: usize, f: &mut dyn FnMut(FlowEvent)) -> usize {
+        let mut rings = self.common.events.lock();
+        rings.iter().for_each(|r| r.awake());
+        let n = drain_rings(&mut rings, max, f);
+        drop(rings);
+        let mut late = self.common.late.lock();
+        let rest = late.len().min(max - n);
+        let events: Vec<_> = late.drain(..rest).collect();
+        drop(late);
+        events.into_iter().for_each(f);
+        n + rest
     }
 
-    /// Registers with `waker` for events: false when some wait already (drain them instead of sleeping). After the
-    /// sleep call [`Datapath::drain_events`].
+    /// Announces a sleep on [`Datapath::events_waker`]; false when events wait already (drain them instead).
     pub fn events_prepare_sleep(&self) -> bool {
-        true
+        let rings = self.common.events.lock();
+        let quiet = rings.iter().fold(true, |quiet, r| r.prepare_sleep() && quiet);
+        quiet && self.common.late.lock().is_empty()
     }
 
-    /// Woken for events after [`Datapath::events_prepare_sleep`] returned true.
+    /// Woken for events after [`Datapath::events_prepare_sleep`] returned true; [`Datapath::drain_events`] quiets it.
     pub fn events_waker(&self) -> Waker {
-        unreachable!("replaced before use")
+        self.common.event_waker.clone()
     }
 
     /// Takes up to `max` packets for user space. Returns how many.
-    pub fn drain_userspace(&self, _max: usize, _f: &mut dyn FnMut(UserspacePacket)) -> usize {
-        0
+    pub fn drain_userspace(&self, max: usize, f: &mut dyn FnMut(UserspacePacket)) -> usize {
+        let mut rings = self.common.users.lock();
+        rings.iter().for_each(|r| r.awake());
+        drain_rings(&mut rings, max, f)
     }
 
     /// As [`Datapath::events_prepare_sleep`], for packets.
     pub fn userspace_prepare_sleep(&self) -> bool {
-        true
+        self.common.users.lock().iter().fold(true, |quiet, r| r.prepare_sleep() && quiet)
     }
 
     /// Woken for packets after [`Datapath::userspace_prepare_sleep`] returned true.
     pub fn userspace_waker(&self) -> Waker {
-        unreachable!("replaced before use")
+        self.common.user_waker.clone()
     }
 
     /// Runs `actions` on `packet` (packet-out) on the io thread. Of `flow` the datapath metadata count: in_port,
     /// priority, mark, dp_hash, recirculation id; headers are read from the packet.
-    pub fn execute(&self, _packet: Packet, _flow: &Flow, _actions: Arc<[DpAction]>) {}
+    pub fn execute(&self, packet: Packet, flow: &Flow, actions: Arc<[DpAction]>) {
+        self.common.send(PmdId::NON_PMD, Cmd::Execute(Box::new(Execute { packet, flow: *flow, actions })));
+    }
 
     /// Megaflows installed, over all threads.
     pub fn flow_count(&self) -> usize {
-        0
+        self.control.lock().flow_count()
     }
 
     /// Threads with their counters since the last [`Datapath::clear_stats`]; PMDs by core, then the io thread.
-    pub fn pmd_stats(&self) -> Vec<(PmdId, infra::cpu::NumaId, PmdStats)> {
-        Vec::new()
+    pub fn pmd_stats(&self) -> Vec<(PmdId, NumaId, PmdStats)> {
+        self.control.lock().pmd_stats()
+    }
+
+    /// Counters of all threads that ever were, since the start.
+    pub fn total_stats(&self) -> PmdStats {
+        self.control.lock().total_stats()
     }
 
     /// Starts counting anew, for one thread or all.
-    pub fn clear_stats(&self, _pmd: Option<PmdId>) {}
+    pub fn clear_stats(&self, pmd: Option<PmdId>) {
+        self.control.lock().clear_stats(pmd);
+    }
+
+    /// Milliseconds since counting began (of the first thread that matches).
+    pub fn stats_age_ms(&self, pmd: PmdId) -> u64 {
+        self.control.lock().stats_age_ms(pmd)
+    }
 
     /// Drops of a reason over all threads, since the start.
-    pub fn dropped(&self, _reason: Drop) -> u64 {
-        0
+    pub fn dropped(&self, reason: Drop) -> u64 {
+        self.total_stats().dropped(reason)
     }
 
     /// Receive queues by PMD.
     pub fn pmd_rxqs(&self) -> Vec<PmdRxqs> {
-        Vec::new()
+        self.control.lock().pmd_rxqs()
     }
 
     /// Runs every thread's loop once in the caller's thread, when made with `threads: false`. Returns packets
-    /// received.
+    /// received. Not to be called from an upcall.
     pub fn step(&self) -> usize {
-        0
-    }
-
-    /// Whether `core` may be given as PMD and the upcall handler in use.
-    pub fn upcall(&self) -> &Arc<dyn Upcall> {
-        let _ = &self.options;
-        &self.upcall
+        self.common.workers.lock().iter_mut().map(|w| w.iterate()).sum()
     }
 }
+
+impl std::ops::Drop for Datapath {
+    fn drop(&mut self) {
+        self.control.lock().stop();
+    }
+}
+
+/// Takes up to `max` entries, ring by ring; forgets rings that are empty and whose thread is gone.
+fn drain_rings<T>(rings: &mut Vec<WakeConsumer<T>>, max: usize, f: &mut dyn FnMut(T)) -> usize {
+    let mut n = 0;
+    for r in rings.iter_mut() {
+        while n < max {
+            let Some(v) = r.pop() else { break };
+            f(v);
+            n += 1;
+        }
+    }
+    rings.retain(|r| !(r.is_abandoned() && r.is_empty()));
+    n
+}
+
+#[cfg(test)]
+#[path = "dp_tests.rs"]
+mod tests;

@@ -9,10 +9,25 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+mod checksum;
+mod classifier;
+mod control;
 pub mod dp;
 pub mod drops;
+mod emc;
+mod engine;
+mod exec;
+mod flows;
+mod hash;
+mod prefetch;
+mod rewrite;
+mod sched;
 pub mod shared;
 pub mod stats;
+#[cfg(test)]
+mod testpkt;
+mod thread;
+mod tx;
 
 pub use api::{
     Clock, DpConfig, DpError, DpOptions, FlowEvent, Miss, MissResult, PmdId, PmdRxqs, PortInfo, RxqInfo,

@@ -4,7 +4,7 @@
 //! with plain stores by the owner, read by anyone.
 
 use crate::drops::Drop;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident,)*) => {
@@ -22,6 +22,8 @@ macro_rules! counters {
         pub(crate) struct SharedStats {
             $($field: AtomicU64,)*
             drops: [AtomicU64; Drop::COUNT],
+            /// Megaflows installed.
+            pub(crate) flows: AtomicU64,
         }
 
         impl SharedStats {
@@ -75,6 +77,8 @@ counters! {
     recirculated,
     /// Packets that came as packet-outs.
     executed,
+    /// Packets that hit the simple match ("simple match hits"): megaflows found by the raw header bytes.
+    simple_hits,
     /// Packets found in the microflow cache.
     emc_hits,
     /// Packets found in the signature match cache (always 0: there is none).
@@ -89,13 +93,15 @@ counters! {
     miss_failed,
     /// Copies made because a packet goes to several places.
     copies,
-    /// Packets given to devices, or to the io thread on their way there.
+    /// Packets given to devices.
     sent,
+    /// Packets handed to the io thread to be sent there.
+    to_io,
     /// Batches given to devices.
     sent_batches,
     /// Packets handed to user space.
     userspace,
-    /// Packets taken over from PMDs to be sent by the io thread.
+    /// Packets taken over from PMDs (io thread only).
     relayed,
     /// Polling rounds.
     iterations,
@@ -122,5 +128,31 @@ impl PmdStats {
     #[inline]
     pub(crate) fn drop_n(&mut self, reason: Drop, n: usize) {
         self.drops[reason as usize] += n as u64;
+    }
+}
+
+/// Intervals of which cycles are remembered.
+pub(crate) const INTERVALS: usize = 12;
+/// Length of an interval, milliseconds: together they are the "last 60 seconds" of listings.
+pub(crate) const INTERVAL_MS: u64 = 5_000;
+
+/// Cycles spent on something in recent intervals. Written by one thread.
+#[derive(Default)]
+pub(crate) struct Intervals {
+    slots: [AtomicU64; INTERVALS],
+    next: AtomicUsize,
+}
+
+impl Intervals {
+    /// Ends an interval in which `cycles` were spent.
+    pub(crate) fn push(&self, cycles: u64) {
+        let i = self.next.load(Ordering::Relaxed);
+        self.slots[i % INTERVALS].store(cycles, Ordering::Relaxed);
+        self.next.store((i + 1) % INTERVALS, Ordering::Relaxed);
+    }
+
+    /// Cycles over all remembered intervals.
+    pub(crate) fn sum(&self) -> u64 {
+        self.slots.iter().map(|s| s.load(Ordering::Relaxed)).sum()
     }
 }

@@ -1,0 +1,448 @@
+//! The megaflow classifier of one input port: tuple space search, one subtable per mask.
+//!
+//! A subtable is an open-addressing table of buckets of one cache line (seven 32-bit tags and indices) over entries
+//! that hold the masked words. Lookups take a whole burst through one subtable at a time, in phases: mask and hash
+//! all, prefetch, probe all. Subtables are tried in the order of their recent hits.
+//!
+//! Neighbours: `engine` looks up and inserts; entries hold indices into `flows`. Threads: owned by one.
+
+use crate::hash;
+use crate::prefetch;
+use crate::shared::Compact;
+use flow::{Miniflow, PKT_WORDS};
+use hashbrown::HashMap;
+use std::sync::Arc;
+
+/// Index of a megaflow of this thread.
+pub(crate) type FlowIdx = u32;
+/// "No megaflow".
+pub(crate) const NO_FLOW: FlowIdx = u32::MAX;
+/// Packets in a burst.
+pub(crate) const BURST: usize = packet::BATCH_SIZE;
+
+const WAYS: usize = 7;
+/// Masks up to so many words have their own instance of the lookup.
+const MAX_SPECIAL: usize = 8;
+
+#[derive(Clone, Default)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// Non-zero where a way is in use.
+    tags: [u32; WAYS],
+    /// Entries whose home is here or before and that went on to a later bucket.
+    overflow: u32,
+    entries: [u32; WAYS],
+    _pad: u32,
+}
+
+/// How the words of a mask are found in keys of one shape.
+#[derive(Clone)]
+struct Plan {
+    map: u64,
+    /// Place of each mask word among the packed words; `ABSENT` when the key has no such word.
+    at: [u8; PKT_WORDS],
+    complete: bool,
+}
+
+const ABSENT: u8 = u8::MAX;
+
+/// Megaflows of one mask.
+pub(crate) struct Subtable {
+    mask: Arc<Compact>,
+    /// Word index of each mask word.
+    index: Box<[u8]>,
+    plan: Plan,
+    buckets: Vec<Bucket>,
+    /// `stride` words an entry: the masked words, then the flow index.
+    entries: Vec<u64>,
+    free: Vec<u32>,
+    len: usize,
+    hits: u64,
+    seed: u64,
+}
+
+/// Where an entry is, for removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) subtable: u32,
+    pub(crate) entry: u32,
+}
+
+impl Subtable {
+    fn new(mask: Arc<Compact>, seed: u64) -> Subtable {
+        let index: Box<[u8]> = mask.iter().map(|(i, _)| i as u8).collect();
+        Subtable {
+            mask,
+            index,
+            plan: Plan { map: 0, at: [ABSENT; PKT_WORDS], complete: false },
+            buckets: vec![Bucket::default(); 2],
+            entries: Vec::new(),
+            free: Vec::new(),
+            len: 0,
+            hits: 0,
+            seed,
+        }
+    }
+
+    fn n(&self) -> usize {
+        self.index.len()
+    }
+
+    fn stride(&self) -> usize {
+        self.index.len() + 1
+    }
+
+    /// Makes the plan fit keys whose words are `map`.
+    #[inline(always)]
+    fn plan_for(&mut self, map: u64) {
+        if self.plan.map != map {
+            self.replan(map);
+        }
+    }
+
+    #[cold]
+    fn replan(&mut self, map: u64) {
+        self.plan = Plan { map, at: [ABSENT; PKT_WORDS], complete: true };
+        for (slot, &i) in self.plan.at.iter_mut().zip(self.index.iter()) {
+            let bit = 1u64 << i;
+            if map & bit != 0 {
+                *slot = (map & (bit - 1)).count_ones() as u8;
+            } else {
+                self.plan.complete = false;
+            }
+        }
+    }
+
+    /// The words of `key` under the mask, in `out[..n]`.
+    #[inline(always)]
+    fn masked(&self, key: &Miniflow, out: &mut [u64]) {
+        let mask = self.mask.words();
+        let n = out.len().min(mask.len());
+        if self.plan.complete {
+            for j in 0..n {
+                out[j] = key.values[usize::from(self.plan.at[j]).min(PKT_WORDS - 1)] & mask[j];
+            }
+        } else {
+            for j in 0..n {
+                let at = usize::from(self.plan.at[j]);
+                out[j] = if at < PKT_WORDS { key.values[at] & mask[j] } else { 0 };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tag(hash: u64) -> u32 {
+        (hash >> 32) as u32 | 1
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        hash as usize & (self.buckets.len() - 1)
+    }
+
+    /// The entry whose masked words are `words`.
+    #[inline(always)]
+    fn probe(&self, hash: u64, words: &[u64]) -> Option<u32> {
+        let tag = Subtable::tag(hash);
+        let mut b = self.home(hash);
+        let stride = words.len() + 1;
+        loop {
+            let bucket = &self.buckets[b];
+            let mut found = 0u32;
+            for (i, t) in bucket.tags.iter().enumerate() {
+                found |= u32::from(*t == tag) << i;
+            }
+            while found != 0 {
+                let e = bucket.entries[found.trailing_zeros() as usize % WAYS];
+                let at = e as usize * stride;
+                if self.entries.get(at..at + words.len()).is_some_and(|have| have == words) {
+                    return Some(e);
+                }
+                found &= found - 1;
+            }
+            if bucket.overflow == 0 {
+                return None;
+            }
+            b = (b + 1) & (self.buckets.len() - 1);
+        }
+    }
+
+    #[inline(always)]
+    fn flow_of(&self, entry: u32) -> FlowIdx {
+        let at = (entry as usize + 1) * self.stride() - 1;
+        self.entries.get(at).map_or(NO_FLOW, |w| *w as FlowIdx)
+    }
+
+    /// Links `entry` into the first bucket with room from its home on.
+    fn link(&mut self, hash: u64, entry: u32) {
+        let mut b = self.home(hash);
+        let mask = self.buckets.len() - 1;
+        loop {
+            let bucket = &mut self.buckets[b];
+            if let Some(w) = bucket.tags.iter().position(|t| *t == 0) {
+                bucket.tags[w] = Subtable::tag(hash);
+                bucket.entries[w] = entry;
+                return;
+            }
+            bucket.overflow += 1;
+            b = (b + 1) & mask;
+        }
+    }
+
+    fn unlink(&mut self, hash: u64, entry: u32) {
+        let mut b = self.home(hash);
+        let mask = self.buckets.len() - 1;
+        for _ in 0..self.buckets.len() {
+            let bucket = &mut self.buckets[b];
+            if let Some(w) = (0..WAYS).find(|&w| bucket.tags[w] != 0 && bucket.entries[w] == entry) {
+                bucket.tags[w] = 0;
+                return;
+            }
+            bucket.overflow -= 1;
+            b = (b + 1) & mask;
+        }
+    }
+
+    fn entry_hash(&self, entry: u32) -> u64 {
+        let at = entry as usize * self.stride();
+        hash::words(self.seed, &self.entries[at..at + self.n()])
+    }
+
+    /// Makes the table `buckets` large (a power of two) and links every entry anew.
+    fn rehash(&mut self, buckets: usize) {
+        let old = std::mem::take(&mut self.buckets);
+        self.buckets = vec![Bucket::default(); buckets];
+        for b in &old {
+            for w in 0..WAYS {
+                if b.tags[w] != 0 {
+                    let e = b.entries[w];
+                    self.link(self.entry_hash(e), e);
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, words: &[u64], flow: FlowIdx) -> u32 {
+        if (self.len + 1) * 8 > self.buckets.len() * WAYS * 5 {
+            self.rehash(self.buckets.len() * 2);
+        }
+        let stride = self.stride();
+        let entry = self.free.pop().unwrap_or((self.entries.len() / stride) as u32);
+        let at = entry as usize * stride;
+        if self.entries.len() < at + stride {
+            self.entries.resize(at + stride, 0);
+        }
+        self.entries[at..at + words.len()].copy_from_slice(words);
+        self.entries[at + stride - 1] = u64::from(flow);
+        self.link(hash::words(self.seed, words), entry);
+        self.len += 1;
+        entry
+    }
+
+    fn remove(&mut self, entry: u32) {
+        self.unlink(self.entry_hash(entry), entry);
+        let at = (entry as usize + 1) * self.stride() - 1;
+        self.entries[at] = u64::from(NO_FLOW);
+        self.free.push(entry);
+        self.len -= 1;
+    }
+
+    /// Takes the keys in `todo` through this subtable; returns those it has.
+    fn lookup<const N: usize>(
+        &mut self,
+        keys: &[Miniflow; BURST],
+        todo: u32,
+        out: &mut [FlowIdx; BURST],
+    ) -> u32 {
+        let mut words = [[0u64; N]; BURST];
+        let mut hashes = [0u64; BURST];
+        let mut rest = todo;
+        while rest != 0 {
+            let i = rest.trailing_zeros() as usize % BURST;
+            rest &= rest - 1;
+            self.plan_for(keys[i].map);
+            self.masked(&keys[i], &mut words[i]);
+            hashes[i] = hash::words(self.seed, &words[i]);
+            prefetch::read(&self.buckets[self.home(hashes[i])]);
+        }
+        let (mut rest, mut found) = (todo, 0);
+        while rest != 0 {
+            let i = rest.trailing_zeros() as usize % BURST;
+            rest &= rest - 1;
+            if let Some(e) = self.probe(hashes[i], &words[i]) {
+                out[i] = self.flow_of(e);
+                found |= 1 << i;
+            }
+        }
+        found
+    }
+
+    /// As `lookup`, for any number of words, one key at a time: fallback and oracle.
+    fn lookup_one(&mut self, key: &Miniflow) -> Option<FlowIdx> {
+        let mut words = [0u64; PKT_WORDS];
+        let n = self.n();
+        self.plan_for(key.map);
+        self.masked(key, &mut words[..n]);
+        self.probe(hash::words(self.seed, &words[..n]), &words[..n]).map(|e| self.flow_of(e))
+    }
+
+    fn lookup_any(&mut self, keys: &[Miniflow; BURST], todo: u32, out: &mut [FlowIdx; BURST]) -> u32 {
+        let (mut rest, mut found) = (todo, 0);
+        while rest != 0 {
+            let i = rest.trailing_zeros() as usize % BURST;
+            rest &= rest - 1;
+            if let Some(f) = self.lookup_one(&keys[i]) {
+                out[i] = f;
+                found |= 1 << i;
+            }
+        }
+        found
+    }
+
+    fn lookup_burst(&mut self, keys: &[Miniflow; BURST], todo: u32, out: &mut [FlowIdx; BURST]) -> u32 {
+        match self.n() {
+            1 => self.lookup::<1>(keys, todo, out),
+            2 => self.lookup::<2>(keys, todo, out),
+            3 => self.lookup::<3>(keys, todo, out),
+            4 => self.lookup::<4>(keys, todo, out),
+            5 => self.lookup::<5>(keys, todo, out),
+            6 => self.lookup::<6>(keys, todo, out),
+            7 => self.lookup::<7>(keys, todo, out),
+            MAX_SPECIAL => self.lookup::<MAX_SPECIAL>(keys, todo, out),
+            _ => self.lookup_any(keys, todo, out),
+        }
+    }
+}
+
+/// The megaflows of one input port.
+pub(crate) struct Classifier {
+    subtables: Vec<Option<Box<Subtable>>>,
+    free: Vec<u32>,
+    /// Subtables in the order they are tried.
+    order: Vec<u32>,
+    by_mask: HashMap<Arc<Compact>, u32>,
+    seed: u64,
+}
+
+impl Classifier {
+    pub(crate) fn new(seed: u64) -> Classifier {
+        Classifier {
+            subtables: Vec::new(),
+            free: Vec::new(),
+            order: Vec::new(),
+            by_mask: HashMap::new(),
+            seed,
+        }
+    }
+
+    /// Masks in use.
+    #[cfg(test)]
+    pub(crate) fn n_masks(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Looks up the keys in `todo`; what is found is in `out`, what is not is returned. Counts into `looked` the
+    /// subtables that each found key took.
+    pub(crate) fn lookup(
+        &mut self,
+        keys: &[Miniflow; BURST],
+        todo: u32,
+        out: &mut [FlowIdx; BURST],
+        looked: &mut u64,
+    ) -> u32 {
+        let mut todo = todo;
+        for (depth, &s) in self.order.iter().enumerate() {
+            if todo == 0 {
+                break;
+            }
+            let Some(sub) = self.subtables[s as usize].as_deref_mut() else { continue };
+            let found = sub.lookup_burst(keys, todo, out);
+            let n = u64::from(found.count_ones());
+            sub.hits += n;
+            *looked += n * (depth as u64 + 1);
+            todo &= !found;
+        }
+        todo
+    }
+
+    /// Looks up one key.
+    pub(crate) fn lookup_one(&mut self, key: &Miniflow) -> Option<FlowIdx> {
+        for &s in &self.order {
+            if let Some(f) = self.subtables[s as usize].as_deref_mut().and_then(|sub| sub.lookup_one(key)) {
+                return Some(f);
+            }
+        }
+        None
+    }
+
+    /// The mask of a subtable that equals `mask`, so that megaflows share it.
+    pub(crate) fn share_mask(&mut self, mask: Compact) -> Arc<Compact> {
+        match self.by_mask.get_key_value(&mask) {
+            Some((m, _)) => Arc::clone(m),
+            None => Arc::new(mask),
+        }
+    }
+
+    /// Adds a megaflow for keys equal to `key` under `mask`. The caller knows that there is none.
+    pub(crate) fn insert(&mut self, key: &Miniflow, mask: &Arc<Compact>, flow: FlowIdx) -> Place {
+        let id = match self.by_mask.get(mask) {
+            Some(id) => *id,
+            None => self.add_subtable(mask),
+        };
+        let mut words = [0u64; PKT_WORDS];
+        let Some(sub) = self.subtables[id as usize].as_deref_mut() else {
+            return Place { subtable: u32::MAX, entry: u32::MAX };
+        };
+        let n = sub.n();
+        sub.plan_for(key.map);
+        sub.masked(key, &mut words[..n]);
+        Place { subtable: id, entry: sub.insert(&words[..n], flow) }
+    }
+
+    fn add_subtable(&mut self, mask: &Arc<Compact>) -> u32 {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.subtables.push(None);
+            (self.subtables.len() - 1) as u32
+        });
+        self.subtables[id as usize] = Some(Box::new(Subtable::new(Arc::clone(mask), self.seed)));
+        self.order.push(id);
+        self.by_mask.insert(Arc::clone(mask), id);
+        id
+    }
+
+    /// Removes a megaflow; its subtable goes with the last one.
+    pub(crate) fn remove(&mut self, at: Place) {
+        let Some(slot) = self.subtables.get_mut(at.subtable as usize) else { return };
+        let Some(sub) = slot.as_deref_mut() else { return };
+        sub.remove(at.entry);
+        if sub.len == 0 {
+            self.by_mask.remove(&sub.mask);
+            *slot = None;
+            self.free.push(at.subtable);
+            self.order.retain(|s| *s != at.subtable);
+        }
+    }
+
+    /// Sorts the subtables by the hits since the last call, most first.
+    pub(crate) fn optimize(&mut self) {
+        let subs = &mut self.subtables;
+        let hits = |s: &u32| std::cmp::Reverse(subs[*s as usize].as_ref().map_or(0, |t| t.hits));
+        self.order.sort_by_key(hits);
+        subs.iter_mut().flatten().for_each(|s| s.hits = 0);
+    }
+
+    /// All megaflows.
+    pub(crate) fn flows(&self) -> Vec<FlowIdx> {
+        let mut v = Vec::new();
+        for s in self.subtables.iter().flatten() {
+            v.extend(
+                s.entries.chunks_exact(s.stride()).map(|e| e[s.n()] as FlowIdx).filter(|f| *f != NO_FLOW),
+            );
+        }
+        v
+    }
+}
+
+#[cfg(test)]
+#[path = "classifier_tests.rs"]
+mod tests;

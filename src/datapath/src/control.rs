@@ -1,0 +1,458 @@
+//! The control side: ports, threads, and handing queues from one to the other.
+//!
+//! A queue belongs to one thread. To change anything about it, every thread is asked to give the port back and
+//! answers with its queues; only then is the device touched.
+//! Neighbours: `dp` calls this under its lock; `thread` answers. Threads: whichever holds the lock.
+
+use crate::api::{DpConfig, DpError, PmdId, PmdRxqs, PortInfo, RxqInfo};
+use crate::dp::Common;
+use crate::engine::{Engine, Outlets};
+use crate::sched;
+use crate::stats::{Intervals, PmdStats, SharedStats};
+use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
+use crate::tx::{Sink, TxPort, TxPorts};
+use flow::DpPort;
+use infra::cpu::{CoreId, NumaId};
+use infra::poll::Poller;
+use infra::ring::{wakeable_with, Consumer, RingBuffer, WakeProducer};
+use infra::Waker;
+use netdev::Netdev;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Highest port number plus one.
+const MAX_PORTS: u32 = 65_536;
+const CMD_RING: usize = 4_096;
+const EVENT_RING: usize = 16_384;
+const USER_RING: usize = 1_024;
+const RELAY_RING: usize = 4_096;
+
+/// Where commands for a thread go.
+pub(crate) struct Route {
+    pub(crate) pmd: PmdId,
+    pub(crate) ring: Arc<Mutex<WakeProducer<Cmd>>>,
+}
+
+struct Thread {
+    id: PmdId,
+    numa: NumaId,
+    replies: Consumer<Reply>,
+    shared: Arc<SharedStats>,
+    base: PmdStats,
+    base_ms: u64,
+    history: Arc<Intervals>,
+    join: Option<JoinHandle<()>>,
+}
+
+struct RxqEntry {
+    pmd: PmdId,
+    queue: usize,
+    history: Arc<Intervals>,
+}
+
+struct Port {
+    netdev: Arc<dyn Netdev>,
+    /// Drops of present queues, one cell a thread.
+    drops: Vec<Arc<AtomicU64>>,
+    /// Drops of queues given back.
+    dropped: u64,
+    rxqs: Vec<RxqEntry>,
+}
+
+/// Ports and threads.
+pub(crate) struct Control {
+    common: Arc<Common>,
+    config: DpConfig,
+    ports: BTreeMap<u32, Port>,
+    /// PMDs by core, the io thread last.
+    threads: Vec<Thread>,
+    /// Counters of threads that ended.
+    retired: PmdStats,
+    io_waker: Waker,
+    next_id: u32,
+}
+
+impl Control {
+    pub(crate) fn new(common: Arc<Common>) -> Result<Control, DpError> {
+        let io_waker = Waker::new().map_err(DpError::Thread)?;
+        let mut c = Control {
+            common,
+            config: DpConfig::default(),
+            ports: BTreeMap::new(),
+            threads: Vec::new(),
+            retired: PmdStats::default(),
+            io_waker,
+            next_id: 1,
+        };
+        c.start_thread(PmdId::NON_PMD, NumaId(0))?;
+        Ok(c)
+    }
+
+    pub(crate) fn config(&self) -> &DpConfig {
+        &self.config
+    }
+
+    fn now_ms(&self) -> u64 {
+        (self.common.options.clock)()
+    }
+
+    // -- threads
+
+    fn start_thread(&mut self, id: PmdId, numa: NumaId) -> Result<(), DpError> {
+        let options = &self.common.options;
+        let cmd_waker =
+            if id.is_non_pmd() { self.io_waker.clone() } else { Waker::new().map_err(DpError::Thread)? };
+        let (cmd_tx, cmd_rx) = wakeable_with(CMD_RING, cmd_waker);
+        let (reply_tx, replies) = RingBuffer::new(4);
+        let (events, event_rx) = wakeable_with(EVENT_RING, self.common.event_waker.clone());
+        let (user, user_rx) = wakeable_with(USER_RING, self.common.user_waker.clone());
+        let relay = (!id.is_non_pmd()).then(|| wakeable_with(RELAY_RING, self.io_waker.clone()));
+        let (relay_tx, relay_rx) = relay.unzip();
+        let out = Outlets { events, late: VecDeque::new(), user };
+        let seed = options.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let engine = Engine::new(id, Arc::clone(&self.common.upcall), TxPorts::new(relay_tx), out, seed);
+        let shared = Arc::new(SharedStats::default());
+        let history = Arc::new(Intervals::default());
+        let worker = Worker::new(WorkerParts {
+            engine,
+            cmds: cmd_rx,
+            replies: reply_tx,
+            shared: Arc::clone(&shared),
+            history: Arc::clone(&history),
+            clock: Arc::clone(&options.clock),
+            exact: !options.threads,
+        });
+        let join = self.spawn(id, worker)?;
+        self.common.events.lock().push(event_rx);
+        self.common.users.lock().push(user_rx);
+        self.common.routes.write().push(Route { pmd: id, ring: Arc::new(Mutex::new(cmd_tx)) });
+        let base_ms = self.now_ms();
+        let t = Thread { id, numa, replies, shared, base: PmdStats::default(), base_ms, history, join };
+        let at = self.threads.partition_point(|o| o.id < id);
+        self.threads.insert(at, t);
+        if let Some(ring) = relay_rx {
+            self.common.send(PmdId::NON_PMD, Cmd::AddRelay(ring));
+        }
+        self.send_config(id);
+        Ok(())
+    }
+
+    fn spawn(&mut self, id: PmdId, worker: Worker) -> Result<Option<JoinHandle<()>>, DpError> {
+        if !self.common.options.threads {
+            let mut workers = self.common.workers.lock();
+            let at = workers.partition_point(|w| w.id() < id);
+            workers.insert(at, worker);
+            return Ok(None);
+        }
+        let (name, poller) = match id.core() {
+            Some(core) => {
+                self.next_id += 1;
+                (format!("pmd-c{:02}/id:{}", core.0, self.next_id), None)
+            }
+            None => ("io".to_owned(), Some(Poller::new().map_err(DpError::Thread)?)),
+        };
+        let hook = self.common.options.thread_start.clone();
+        let body = move || {
+            enter(id, &name, hook.as_ref());
+            worker.run(poller);
+        };
+        std::thread::Builder::new().spawn(body).map(Some).map_err(DpError::Thread)
+    }
+
+    fn stop_thread(&mut self, id: PmdId) {
+        let Some(i) = self.threads.iter().position(|t| t.id == id) else { return };
+        if self.common.send(id, Cmd::Exit) {
+            if let Some(Reply::Ended(late)) = self.answer(i) {
+                self.common.late.lock().extend(late);
+                self.common.event_waker.wake();
+            }
+        }
+        let t = self.threads.remove(i);
+        if let Some(join) = t.join {
+            // A thread that panicked has nothing more to say.
+            let _ = join.join();
+        }
+        self.common.workers.lock().retain(|w| w.id() != id);
+        self.common.routes.write().retain(|r| r.pmd != id);
+        self.retired = self.retired.plus(&t.shared.read());
+    }
+
+    /// Waits for the answer of thread `i`; `None` when it is gone.
+    fn answer(&mut self, i: usize) -> Option<Reply> {
+        loop {
+            let t = self.threads.get_mut(i)?;
+            if let Ok(r) = t.replies.pop() {
+                return Some(r);
+            }
+            if t.replies.is_abandoned() {
+                return t.replies.pop().ok();
+            }
+            let id = t.id;
+            self.common.pump(id);
+        }
+    }
+
+    fn send_config(&self, id: PmdId) {
+        let c = &self.config;
+        let cmd = Cmd::Config {
+            emc_insert_inv_prob: c.emc_insert_inv_prob,
+            tx_flush_interval_us: c.tx_flush_interval_us,
+            vlan_limit: c.vlan_limit,
+        };
+        self.common.send(id, cmd);
+    }
+
+    /// The cores that should have a PMD: none without a port to poll.
+    fn wanted_cores(&self) -> BTreeSet<CoreId> {
+        let top = &self.common.options.topology;
+        if !self.ports.values().any(|p| p.netdev.is_pmd()) {
+            return BTreeSet::new();
+        }
+        let wanted = self.config.pmd_cores.iter().flatten().copied();
+        let known: BTreeSet<CoreId> = wanted.filter(|c| top.numa_of(*c).is_some()).collect();
+        if !known.is_empty() {
+            return known;
+        }
+        top.nodes().into_iter().filter_map(|n| top.cores_of(n).next()).collect()
+    }
+
+    /// Starts and stops PMDs until they are those wanted. True when that took all queues back and gave them out anew.
+    fn adjust_threads(&mut self) -> Result<bool, DpError> {
+        let wanted = self.wanted_cores();
+        let have: BTreeSet<CoreId> = self.threads.iter().filter_map(|t| t.id.core()).collect();
+        if wanted == have {
+            return Ok(false);
+        }
+        let ports: Vec<u32> = self.ports.keys().copied().collect();
+        for no in &ports {
+            self.take_back(DpPort(*no));
+        }
+        for core in have.difference(&wanted) {
+            self.stop_thread(PmdId(core.0));
+        }
+        for core in wanted.difference(&have) {
+            let numa = self.common.options.topology.numa_of(*core).unwrap_or_default();
+            self.start_thread(PmdId(core.0), numa)?;
+        }
+        let mut result = Ok(true);
+        for no in ports {
+            if let Err(e) = self.give_out(DpPort(no)) {
+                result = Err(e);
+            }
+        }
+        result
+    }
+
+    pub(crate) fn set_config(&mut self, config: DpConfig) -> Result<(), DpError> {
+        self.config = config;
+        for t in &self.threads {
+            self.send_config(t.id);
+        }
+        self.adjust_threads().map(|_| ())
+    }
+
+    /// Ends all threads.
+    pub(crate) fn stop(&mut self) {
+        let ports: Vec<u32> = self.ports.keys().copied().collect();
+        for no in ports {
+            self.take_back(DpPort(no));
+        }
+        self.ports.clear();
+        for id in self.threads.iter().map(|t| t.id).collect::<Vec<_>>() {
+            self.stop_thread(id);
+        }
+    }
+
+    // -- ports
+
+    pub(crate) fn add_port(
+        &mut self,
+        netdev: Arc<dyn Netdev>,
+        wanted: Option<DpPort>,
+    ) -> Result<DpPort, DpError> {
+        if self.ports.values().any(|p| p.netdev.name() == netdev.name()) {
+            return Err(DpError::Duplicate(netdev.name().to_owned()));
+        }
+        let no = match wanted {
+            Some(no) if self.ports.contains_key(&no.0) => return Err(DpError::PortInUse(no)),
+            Some(no) if no.0 < MAX_PORTS => no,
+            Some(_) => return Err(DpError::TooManyPorts(MAX_PORTS)),
+            None => {
+                let free = (1..MAX_PORTS).find(|n| !self.ports.contains_key(n));
+                DpPort(free.ok_or(DpError::TooManyPorts(MAX_PORTS))?)
+            }
+        };
+        self.ports.insert(no.0, Port { netdev, drops: Vec::new(), dropped: 0, rxqs: Vec::new() });
+        let done = match self.adjust_threads() {
+            Ok(true) => Ok(()),
+            Ok(false) => self.give_out(no),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = done {
+            self.del_port(no);
+            return Err(e);
+        }
+        Ok(no)
+    }
+
+    pub(crate) fn del_port(&mut self, no: DpPort) {
+        self.take_back(no);
+        if self.ports.remove(&no.0).is_none() {
+            return;
+        }
+        for i in 0..self.threads.len() {
+            if self.common.send(self.threads[i].id, Cmd::PurgePort(no)) {
+                self.answer(i);
+            }
+        }
+        // The other ports' queues are given out again; one that fails then stays without.
+        let _ = self.adjust_threads();
+    }
+
+    pub(crate) fn port_changed(&mut self, no: DpPort) -> Result<(), DpError> {
+        let Some(netdev) = self.ports.get(&no.0).map(|p| Arc::clone(&p.netdev)) else { return Ok(()) };
+        self.take_back(no);
+        let changed = netdev.reconfigure();
+        // Also after a refusal: the device goes on as it was.
+        self.give_out(no)?;
+        Ok(changed?)
+    }
+
+    /// Takes all queues of a port from all threads and closes them.
+    fn take_back(&mut self, no: DpPort) {
+        if !self.ports.contains_key(&no.0) {
+            return;
+        }
+        let asked: Vec<bool> =
+            self.threads.iter().map(|t| self.common.send(t.id, Cmd::TakePort(no))).collect();
+        for (i, asked) in asked.into_iter().enumerate() {
+            if asked {
+                drop(self.answer(i));
+            }
+        }
+        if let Some(p) = self.ports.get_mut(&no.0) {
+            p.rxqs.clear();
+            p.dropped += p.drops.drain(..).map(|d| d.load(Ordering::Relaxed)).sum::<u64>();
+        }
+    }
+
+    /// Opens the queues of a port and gives them to the threads.
+    fn give_out(&mut self, no: DpPort) -> Result<(), DpError> {
+        let given = self.give_tx(no).and_then(|()| self.give_rx(no));
+        if given.is_err() {
+            self.take_back(no);
+        }
+        given
+    }
+
+    fn give_tx(&mut self, no: DpPort) -> Result<(), DpError> {
+        let Some(port) = self.ports.get_mut(&no.0) else { return Ok(()) };
+        let (netdev, n) = (Arc::clone(&port.netdev), self.threads.len());
+        let relayed = !netdev.is_pmd();
+        netdev.set_n_txq(if relayed { 1 } else { n })?;
+        let have = netdev.n_txq();
+        if have == 0 {
+            return Err(netdev::Error::Device(format!("{}: no transmit queue", netdev.name())).into());
+        }
+        let mut shared = Vec::new();
+        if !relayed && have < n {
+            for q in 0..have {
+                shared.push(Arc::new(Mutex::new(netdev.tx_queue(q)?)));
+            }
+        }
+        for (i, t) in self.threads.iter().enumerate() {
+            let (sink, max) = if relayed && !t.id.is_non_pmd() {
+                (Sink::Relay, usize::MAX)
+            } else if let Some(q) = shared.get(i % have) {
+                let max = q.lock().max_frame();
+                (Sink::Shared(Arc::clone(q)), max)
+            } else {
+                let q = netdev.tx_queue(if relayed { 0 } else { i })?;
+                let max = q.max_frame();
+                (Sink::Own(q), max)
+            };
+            let cell = Arc::new(AtomicU64::new(0));
+            port.drops.push(Arc::clone(&cell));
+            self.common.send(t.id, Cmd::AddTx(Box::new(TxPort::new(no, sink, max, cell))));
+        }
+        Ok(())
+    }
+
+    fn give_rx(&mut self, no: DpPort) -> Result<(), DpError> {
+        let Some(netdev) = self.ports.get(&no.0).map(|p| Arc::clone(&p.netdev)) else { return Ok(()) };
+        for q in 0..netdev.n_rxq() {
+            let pmd = if netdev.is_pmd() { self.least_loaded(netdev.numa()) } else { PmdId::NON_PMD };
+            let queue = netdev.rx_queue(q)?;
+            let history = Arc::new(Intervals::default());
+            if let Some(p) = self.ports.get_mut(&no.0) {
+                p.rxqs.push(RxqEntry { pmd, queue: q, history: Arc::clone(&history) });
+            }
+            self.common.send(pmd, Cmd::AddRx(Box::new(Rxq { port: no, queue, history, cycles: 0 })));
+        }
+        Ok(())
+    }
+
+    fn least_loaded(&self, numa: Option<u32>) -> PmdId {
+        let load = |id| self.ports.values().flat_map(|p| &p.rxqs).filter(|q| q.pmd == id).count();
+        let pmds = self.threads.iter().filter(|t| !t.id.is_non_pmd());
+        let candidates: Vec<_> = pmds.map(|t| (t.id, t.numa, load(t.id))).collect();
+        sched::pick(&candidates, numa.map(NumaId)).unwrap_or(PmdId::NON_PMD)
+    }
+
+    // -- listings
+
+    pub(crate) fn ports(&self) -> Vec<PortInfo> {
+        let info = |(no, p): (&u32, &Port)| PortInfo {
+            no: DpPort(*no),
+            netdev: Arc::clone(&p.netdev),
+            tx_dropped: p.dropped + p.drops.iter().map(|d| d.load(Ordering::Relaxed)).sum::<u64>(),
+        };
+        self.ports.iter().map(info).collect()
+    }
+
+    pub(crate) fn flow_count(&self) -> usize {
+        self.threads.iter().map(|t| t.shared.flows.load(Ordering::Relaxed) as usize).sum()
+    }
+
+    pub(crate) fn pmd_stats(&self) -> Vec<(PmdId, NumaId, PmdStats)> {
+        self.threads.iter().map(|t| (t.id, t.numa, t.shared.read().since(&t.base))).collect()
+    }
+
+    pub(crate) fn total_stats(&self) -> PmdStats {
+        self.threads.iter().fold(self.retired, |sum, t| sum.plus(&t.shared.read()))
+    }
+
+    pub(crate) fn clear_stats(&mut self, pmd: Option<PmdId>) {
+        let now = self.now_ms();
+        for t in self.threads.iter_mut().filter(|t| pmd.is_none_or(|p| p == t.id)) {
+            t.base = t.shared.read();
+            t.base_ms = now;
+        }
+    }
+
+    pub(crate) fn stats_age_ms(&self, pmd: PmdId) -> u64 {
+        let base = self.threads.iter().find(|t| t.id == pmd).map_or(0, |t| t.base_ms);
+        self.now_ms().saturating_sub(base)
+    }
+
+    pub(crate) fn pmd_rxqs(&self) -> Vec<PmdRxqs> {
+        let list = |t: &Thread| {
+            let mut rxqs: Vec<RxqInfo> = Vec::new();
+            for (no, p) in &self.ports {
+                rxqs.extend(p.rxqs.iter().filter(|q| q.pmd == t.id).map(|q| RxqInfo {
+                    port: p.netdev.name().to_owned(),
+                    no: DpPort(*no),
+                    queue: q.queue,
+                    enabled: true,
+                    cycles: q.history.sum(),
+                }));
+            }
+            rxqs.sort_by(|a, b| (&a.port, a.queue).cmp(&(&b.port, b.queue)));
+            PmdRxqs { pmd: t.id, numa: t.numa, isolated: false, cycles: t.history.sum(), rxqs }
+        };
+        self.threads.iter().filter(|t| !t.id.is_non_pmd()).map(list).collect()
+    }
+}

@@ -1,0 +1,385 @@
+//! The loop of a datapath thread: commands, receive queues, timers; and the waiting of the io thread.
+//!
+//! [`Worker::iterate`] is one round; PMD threads run it for ever, tests call it by hand.
+//! Neighbours: `dp` sends [`Cmd`]s and reads [`Reply`]s; `engine` takes the packets. Threads: owned by one.
+
+use crate::api::{Clock, PmdId, ThreadHook};
+use crate::classifier::BURST;
+use crate::drops::Drop;
+use crate::engine::{Engine, Meta};
+use crate::shared::SharedFlow;
+use crate::stats::{Intervals, SharedStats, INTERVAL_MS};
+use crate::tx::{Relayed, TxPort};
+use crate::FlowEvent;
+use flow::{DpAction, DpPort, Flow};
+use infra::clock;
+use infra::poll::Poller;
+use infra::ring::{Producer, WakeConsumer};
+use netdev::RxQueue;
+use packet::{Batch, Packet};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+/// Commands taken between two bursts.
+const COMMANDS_A_ROUND: usize = 64;
+/// Idle rounds between two publications of counters.
+const QUIET_ROUNDS: u64 = 256;
+/// Milliseconds between two sortings of the subtables.
+const OPTIMIZE_MS: u64 = 1_000;
+
+/// A receive queue and what belongs to it.
+pub(crate) struct Rxq {
+    pub(crate) port: DpPort,
+    pub(crate) queue: Box<dyn RxQueue>,
+    pub(crate) history: Arc<Intervals>,
+    /// Cycles of the present interval.
+    pub(crate) cycles: u64,
+}
+
+/// What a thread is told.
+pub(crate) enum Cmd {
+    AddTx(Box<TxPort>),
+    AddRx(Box<Rxq>),
+    /// Gives all queues of the port back.
+    TakePort(DpPort),
+    /// Removes the megaflows of packets received from the port.
+    PurgePort(DpPort),
+    Config {
+        emc_insert_inv_prob: u32,
+        tx_flush_interval_us: u32,
+        vlan_limit: u8,
+    },
+    FlowDelete(Arc<SharedFlow>),
+    FlowActions(Arc<SharedFlow>, Arc<[DpAction]>),
+    Execute(Box<Execute>),
+    AddRelay(WakeConsumer<Relayed>),
+    Exit,
+}
+
+/// A packet-out.
+pub(crate) struct Execute {
+    pub(crate) packet: Packet,
+    pub(crate) flow: Flow,
+    pub(crate) actions: Arc<[DpAction]>,
+}
+
+/// What a thread answers.
+pub(crate) enum Reply {
+    /// The queues of a port, for control to close.
+    Took { _rx: Vec<Box<Rxq>>, _tx: Option<Box<TxPort>> },
+    /// The command before is done.
+    Done,
+    /// The thread ends; events that found the ring full.
+    Ended(VecDeque<FlowEvent>),
+}
+
+/// One datapath thread.
+pub(crate) struct Worker {
+    pub(crate) engine: Engine,
+    rxqs: Vec<Box<Rxq>>,
+    cmds: WakeConsumer<Cmd>,
+    replies: Producer<Reply>,
+    relays: Vec<WakeConsumer<Relayed>>,
+    shared: Arc<SharedStats>,
+    history: Arc<Intervals>,
+    clock: Clock,
+    /// The clock is asked every round (it may be stopped or made up).
+    exact: bool,
+    batch: Batch,
+    hz: u64,
+    last_tsc: u64,
+    clock_tsc: u64,
+    cycles: u64,
+    next_interval_ms: u64,
+    next_optimize_ms: u64,
+    ended: bool,
+}
+
+/// What a worker is made of.
+pub(crate) struct WorkerParts {
+    pub(crate) engine: Engine,
+    pub(crate) cmds: WakeConsumer<Cmd>,
+    pub(crate) replies: Producer<Reply>,
+    pub(crate) shared: Arc<SharedStats>,
+    pub(crate) history: Arc<Intervals>,
+    pub(crate) clock: Clock,
+    pub(crate) exact: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(p: WorkerParts) -> Worker {
+        let now = (p.clock)();
+        let tsc = clock::tsc();
+        let mut engine = p.engine;
+        engine.now_ms = now;
+        Worker {
+            engine,
+            rxqs: Vec::new(),
+            cmds: p.cmds,
+            replies: p.replies,
+            relays: Vec::new(),
+            shared: p.shared,
+            history: p.history,
+            clock: p.clock,
+            exact: p.exact,
+            batch: Batch::new(),
+            hz: clock::tsc_hz(),
+            last_tsc: tsc,
+            clock_tsc: tsc,
+            cycles: 0,
+            next_interval_ms: now + INTERVAL_MS,
+            next_optimize_ms: now + OPTIMIZE_MS,
+            ended: false,
+        }
+    }
+
+    /// Which thread this is.
+    pub(crate) fn id(&self) -> PmdId {
+        self.engine.id
+    }
+
+    /// One round. Returns packets received.
+    pub(crate) fn iterate(&mut self) -> usize {
+        let commands = self.commands(COMMANDS_A_ROUND);
+        let start = clock::tsc();
+        self.tick(start);
+        let mut mark = start;
+        let mut total = 0;
+        for i in 0..self.rxqs.len() {
+            let n = self.poll_queue(i, mark);
+            if n > 0 {
+                total += n;
+                let now = clock::tsc();
+                self.rxqs[i].cycles += now.wrapping_sub(mark);
+                mark = now;
+            }
+        }
+        if !self.relays.is_empty() {
+            total += self.take_relayed();
+        }
+        let e = &mut self.engine;
+        if e.tx.is_dirty() {
+            e.tx.flush_due(mark, &mut e.stats);
+        }
+        if !e.out.late.is_empty() {
+            e.out.retry();
+        }
+        self.account(start, mark, total, commands);
+        total
+    }
+
+    /// Receives a burst from one queue and takes it through the datapath.
+    #[inline(always)]
+    fn poll_queue(&mut self, i: usize, now: u64) -> usize {
+        let Some(q) = self.rxqs.get_mut(i) else { return 0 };
+        let lost = q.queue.recv(&mut self.batch);
+        let n = self.batch.len();
+        let e = &mut self.engine;
+        if lost > 0 {
+            e.stats.received += u64::from(lost);
+            e.stats.drop_n(Drop::RxQueue, lost as usize);
+        }
+        if n == 0 {
+            return 0;
+        }
+        let meta = Meta::received(q.port.0, e.vlan_limit);
+        e.stats.received += n as u64;
+        e.stats.batches += 1;
+        e.now_tsc = now;
+        e.process(&mut self.batch, &meta, None, 0);
+        if e.tx.flush_cycles == 0 {
+            e.tx.flush_all(&mut e.stats);
+        }
+        n
+    }
+
+    /// Sends what PMDs handed over (io thread).
+    fn take_relayed(&mut self) -> usize {
+        let (e, mut n) = (&mut self.engine, 0);
+        for r in &mut self.relays {
+            for _ in 0..BURST * 8 {
+                let Some((port, p)) = r.pop() else { break };
+                n += 1;
+                e.stats.relayed += 1;
+                e.tx.push(port, p, 0, &mut e.stats);
+            }
+        }
+        self.relays.retain(|r| !r.is_abandoned() || !r.is_empty());
+        if n > 0 {
+            e.tx.flush_all(&mut e.stats);
+        }
+        n
+    }
+
+    /// Cycle accounts and publication of counters.
+    #[inline(always)]
+    fn account(&mut self, start: u64, mark: u64, total: usize, commands: usize) {
+        let s = &mut self.engine.stats;
+        s.iterations += 1;
+        // What lies between the rounds belongs to the round that follows.
+        let begin = self.last_tsc;
+        if total > 0 {
+            s.busy_iterations += 1;
+            s.busy_cycles += mark.wrapping_sub(begin);
+            self.last_tsc = mark;
+        } else {
+            s.idle_cycles += start.wrapping_sub(begin);
+            self.last_tsc = start;
+        }
+        self.cycles += self.last_tsc.wrapping_sub(begin);
+        if total > 0 || commands > 0 || self.exact || s.iterations % QUIET_ROUNDS == 0 {
+            self.shared.publish(s);
+            self.shared.publish_drops(s);
+            self.shared.flows.store(self.engine.flows.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Time and what hangs on it.
+    #[inline(always)]
+    fn tick(&mut self, tsc: u64) {
+        if !self.exact && tsc.wrapping_sub(self.clock_tsc) < self.hz / 1_000 {
+            return;
+        }
+        self.clock_tsc = tsc;
+        let now = (self.clock)();
+        self.engine.now_ms = now;
+        if now >= self.next_optimize_ms {
+            self.next_optimize_ms = now + OPTIMIZE_MS;
+            self.engine.optimize();
+        }
+        if now >= self.next_interval_ms {
+            self.next_interval_ms = now + INTERVAL_MS;
+            self.history.push(std::mem::take(&mut self.cycles));
+            for q in &mut self.rxqs {
+                q.history.push(std::mem::take(&mut q.cycles));
+            }
+        }
+    }
+
+    /// Takes up to `max` commands.
+    pub(crate) fn commands(&mut self, max: usize) -> usize {
+        let mut n = 0;
+        while n < max {
+            let Some(cmd) = self.cmds.pop() else { break };
+            n += 1;
+            self.command(cmd);
+        }
+        n
+    }
+
+    #[cold]
+    fn command(&mut self, cmd: Cmd) {
+        let e = &mut self.engine;
+        match cmd {
+            Cmd::AddTx(port) => e.tx.insert(*port),
+            Cmd::AddRx(q) => self.rxqs.push(q),
+            Cmd::TakePort(no) => {
+                let tx = e.tx.remove(no, &mut e.stats);
+                let (gone, kept) = std::mem::take(&mut self.rxqs).into_iter().partition(|q| q.port == no);
+                self.rxqs = kept;
+                self.reply(Reply::Took { _rx: gone, _tx: tx });
+            }
+            Cmd::PurgePort(no) => {
+                e.purge_port(no.0);
+                self.reply(Reply::Done);
+            }
+            Cmd::Config { emc_insert_inv_prob, tx_flush_interval_us, vlan_limit } => {
+                e.emc.set_inv_prob(emc_insert_inv_prob);
+                e.vlan_limit = if vlan_limit == 0 { u8::MAX } else { vlan_limit };
+                let cycles = u128::from(self.hz) * u128::from(tx_flush_interval_us) / 1_000_000;
+                e.tx.flush_cycles = cycles as u64;
+            }
+            Cmd::FlowDelete(flow) => {
+                if let Some(idx) = e.flows.find(&flow) {
+                    e.remove(idx);
+                }
+            }
+            Cmd::FlowActions(flow, actions) => {
+                if let Some(idx) = e.flows.find(&flow) {
+                    e.flows.set_actions(idx, actions);
+                }
+            }
+            Cmd::Execute(x) => self.execute(*x),
+            Cmd::AddRelay(ring) => self.relays.push(ring),
+            Cmd::Exit => {
+                e.purge();
+                e.out.retry();
+                e.tx.flush_all(&mut e.stats);
+                self.shared.publish(&self.engine.stats);
+                self.shared.publish_drops(&self.engine.stats);
+                self.shared.flows.store(0, Ordering::Relaxed);
+                self.ended = true;
+                let late = std::mem::take(&mut self.engine.out.late);
+                self.reply(Reply::Ended(late));
+            }
+        }
+    }
+
+    fn reply(&mut self, r: Reply) {
+        // There is room: control waits for each reply before the next such command.
+        let _ = self.replies.push(r);
+    }
+
+    fn execute(&mut self, x: Execute) {
+        let e = &mut self.engine;
+        e.stats.executed += 1;
+        let mut batch = Batch::new();
+        // An empty batch takes one.
+        let _ = batch.push(x.packet);
+        let mut meta = Meta::from_flow(&x.flow, e.vlan_limit);
+        let mut hashes = [0; BURST];
+        hashes[0] = x.flow.dp_hash;
+        e.run(&mut batch, &x.actions, &mut meta, &mut hashes, 0);
+        e.tx.flush_all(&mut e.stats);
+    }
+
+    /// Sleeps until a descriptor, a command or a relayed packet wants attention.
+    fn wait(&mut self, poller: &mut Poller) {
+        let mut idle = self.cmds.prepare_sleep();
+        for r in &self.relays {
+            idle &= r.prepare_sleep();
+        }
+        if idle {
+            poller.fd_in(self.cmds.waker().fd());
+            let busy =
+                self.rxqs.iter().any(|q| q.queue.poll_fd().is_none()) || !self.engine.out.late.is_empty();
+            self.rxqs.iter().filter_map(|q| q.queue.poll_fd()).for_each(|fd| poller.fd_in(fd));
+            poller.timer_in(if busy { 1 } else { OPTIMIZE_MS as i64 });
+            poller.block();
+        }
+        self.cmds.awake();
+        self.relays.iter().for_each(|r| r.awake());
+    }
+
+    /// Runs until told to end.
+    pub(crate) fn run(mut self, poller: Option<Poller>) {
+        match poller {
+            None => {
+                while !self.ended {
+                    self.iterate();
+                }
+            }
+            Some(mut poller) => {
+                while !self.ended {
+                    if self.iterate() == 0 && !self.ended {
+                        self.wait(&mut poller);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a new thread does before its loop.
+pub(crate) fn enter(id: PmdId, name: &str, hook: Option<&ThreadHook>) {
+    infra::cpu::name_thread(name);
+    if let Some(core) = id.core() {
+        // Without the right to pin (containers) the thread runs where the kernel lets it.
+        let _ = infra::cpu::pin(core);
+    }
+    infra::coverage::register_thread();
+    if let Some(hook) = hook {
+        hook(id);
+    }
+}

@@ -1,0 +1,195 @@
+//! Transmit ports of one thread: a buffer and a queue each.
+//!
+//! Neighbours: `engine` and `exec` put packets in; buffers are flushed at the end of a burst or when they are full
+//! or old. Threads: owned by one; a queue that several must share is behind a lock, and only that.
+
+use crate::drops::Drop;
+use crate::stats::PmdStats;
+use flow::DpPort;
+use infra::ring::WakeProducer;
+use netdev::TxQueue;
+use packet::{Batch, Packet};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+/// Where the packets of a port go from this thread.
+pub(crate) enum Sink {
+    /// A queue of its own.
+    Own(Box<dyn TxQueue>),
+    /// A queue shared with other threads.
+    Shared(Arc<Mutex<Box<dyn TxQueue>>>),
+    /// The io thread sends them.
+    Relay,
+}
+
+/// A packet on its way to the io thread.
+pub(crate) type Relayed = (DpPort, Packet);
+
+/// A port as this thread sends to it.
+pub(crate) struct TxPort {
+    pub(crate) no: DpPort,
+    sink: Sink,
+    buf: Batch,
+    max_frame: usize,
+    /// Cycle count when the oldest packet came in.
+    since: u64,
+    /// Packets this thread dropped instead of sending. Written by this thread only.
+    dropped: Arc<AtomicU64>,
+}
+
+impl TxPort {
+    pub(crate) fn new(no: DpPort, sink: Sink, max_frame: usize, dropped: Arc<AtomicU64>) -> TxPort {
+        TxPort { no, sink, buf: Batch::new(), max_frame, since: 0, dropped }
+    }
+
+    #[cold]
+    fn drop_n(&self, reason: Drop, n: usize, stats: &mut PmdStats) {
+        stats.drop_n(reason, n);
+        self.dropped.store(self.dropped.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
+    }
+
+    fn flush(&mut self, relay: &mut Option<WakeProducer<Relayed>>, stats: &mut PmdStats) {
+        let n = self.buf.len();
+        if n == 0 {
+            return;
+        }
+        match &mut self.sink {
+            Sink::Own(q) => q.send(&mut self.buf),
+            Sink::Shared(q) => q.lock().send(&mut self.buf),
+            Sink::Relay => return self.relay(relay, stats),
+        }
+        let left = self.buf.len();
+        stats.sent += (n - left) as u64;
+        stats.sent_batches += 1;
+        if left > 0 {
+            self.buf.clear();
+            self.drop_n(Drop::TxFull, left, stats);
+        }
+    }
+
+    #[cold]
+    fn relay(&mut self, relay: &mut Option<WakeProducer<Relayed>>, stats: &mut PmdStats) {
+        let mut lost = 0;
+        for p in self.buf.drain() {
+            match relay.as_mut().map(|r| r.push((self.no, p))) {
+                Some(Ok(())) => stats.to_io += 1,
+                _ => lost += 1,
+            }
+        }
+        if lost > 0 {
+            self.drop_n(Drop::IoRing, lost, stats);
+        }
+    }
+}
+
+/// All transmit ports of a thread, by number.
+pub(crate) struct TxPorts {
+    ports: Vec<Option<Box<TxPort>>>,
+    /// Ports whose buffers hold packets.
+    dirty: Vec<u32>,
+    /// To the io thread; `None` in the io thread itself.
+    relay: Option<WakeProducer<Relayed>>,
+    /// How long packets may wait, cycles; 0: until the end of the burst.
+    pub(crate) flush_cycles: u64,
+}
+
+impl TxPorts {
+    pub(crate) fn new(relay: Option<WakeProducer<Relayed>>) -> TxPorts {
+        TxPorts { ports: Vec::new(), dirty: Vec::with_capacity(64), relay, flush_cycles: 0 }
+    }
+
+    pub(crate) fn insert(&mut self, port: TxPort) {
+        let i = port.no.0 as usize;
+        if self.ports.len() <= i {
+            self.ports.resize_with(i + 1, || None);
+        }
+        self.ports[i] = Some(Box::new(port));
+        self.dirty.reserve(self.ports.len());
+    }
+
+    /// Takes a port out, flushed.
+    pub(crate) fn remove(&mut self, no: DpPort, stats: &mut PmdStats) -> Option<Box<TxPort>> {
+        let mut port = self.ports.get_mut(no.0 as usize)?.take()?;
+        port.flush(&mut self.relay, stats);
+        self.dirty.retain(|d| *d != no.0);
+        Some(port)
+    }
+
+    /// Whether any buffer holds packets.
+    #[inline(always)]
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Puts a packet into the buffer of `no`.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, no: DpPort, p: Packet, now: u64, stats: &mut PmdStats) {
+        let Some(Some(port)) = self.ports.get_mut(no.0 as usize) else {
+            stats.drop_n(Drop::NoPort, 1);
+            return;
+        };
+        if p.frame_len() > port.max_frame {
+            return port.drop_n(Drop::TooLong, 1, stats);
+        }
+        if port.buf.is_empty() {
+            self.dirty.push(no.0);
+            port.since = now;
+        } else if port.buf.is_full() {
+            port.flush(&mut self.relay, stats);
+            port.since = now;
+        }
+        // Not full: it was flushed just now if it was.
+        let _ = port.buf.push(p);
+    }
+
+    /// Puts a whole batch into the buffer of `no`; the longest of its frames has `longest` bytes.
+    #[inline(always)]
+    pub(crate) fn push_batch(
+        &mut self,
+        no: DpPort,
+        b: &mut Batch,
+        longest: usize,
+        now: u64,
+        stats: &mut PmdStats,
+    ) {
+        if let Some(Some(port)) = self.ports.get_mut(no.0 as usize) {
+            if port.buf.is_empty() && longest <= port.max_frame && !b.is_empty() {
+                std::mem::swap(&mut port.buf, b);
+                port.since = now;
+                self.dirty.push(no.0);
+                return;
+            }
+        }
+        for p in b.drain() {
+            self.push(no, p, now, stats);
+        }
+    }
+
+    /// Sends what the buffers hold.
+    #[inline(always)]
+    pub(crate) fn flush_all(&mut self, stats: &mut PmdStats) {
+        while let Some(no) = self.dirty.pop() {
+            if let Some(Some(port)) = self.ports.get_mut(no as usize) {
+                port.flush(&mut self.relay, stats);
+            }
+        }
+    }
+
+    /// Sends what is full or has waited long enough.
+    #[inline(always)]
+    pub(crate) fn flush_due(&mut self, now: u64, stats: &mut PmdStats) {
+        if self.flush_cycles == 0 {
+            return self.flush_all(stats);
+        }
+        let (ports, relay, limit) = (&mut self.ports, &mut self.relay, self.flush_cycles);
+        self.dirty.retain(|no| {
+            let Some(Some(port)) = ports.get_mut(*no as usize) else { return false };
+            let due = port.buf.is_full() || now.wrapping_sub(port.since) >= limit;
+            if due {
+                port.flush(relay, stats);
+            }
+            !due
+        });
+    }
+}
