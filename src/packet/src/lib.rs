@@ -8,7 +8,11 @@
 //! Threads: a packet has one owner; it may move between threads.
 
 pub mod batch;
+pub mod build;
+pub mod checksum;
+pub mod headers;
 pub mod mbuf;
+pub mod pcap;
 
 pub use batch::{Batch, BATCH_SIZE};
 pub use mbuf::{Mbuf, Packet, PoolOps};
