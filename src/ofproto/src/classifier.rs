@@ -295,41 +295,51 @@ impl Subtable {
     fn lookup(&self, flow: &Flow, tries: &mut TrieLookups<'_>, mask: &mut Mask) -> Option<&Arc<Rule>> {
         let words = flow.words();
         let mut h = SEED;
-        let mut seen = 0;
         for s in 0..=self.last_stage {
-            let map = self.stage_maps[s];
-            if tries.rules_out(self, s, flow, mask) {
-                self.fold(mask, seen);
+            h = hash_words(h, &self.mask, self.stage_maps[s], words);
+            if self.indices.get(s).and_then(Option::as_ref).is_some_and(|index| !index.contains_key(&h)) {
+                self.explain_miss(s, flow, tries, mask);
                 return None;
-            }
-            h = hash_words(h, &self.mask, map, words);
-            if s == self.last_stage {
-                break;
-            }
-            seen |= map;
-            if let Some(index) = &self.indices[s] {
-                if !index.contains_key(&h) {
-                    self.fold(mask, seen);
-                    return None;
-                }
             }
         }
         let found = self.rules.get(&h).and_then(|e| e.rules().iter().find(|r| r.matching.covers(flow)));
-        if found.is_none() && self.ports_len > 0 {
-            let own = self.mask.word(W_PORTS);
-            let mut masked = Flow::default();
-            masked.words_mut()[W_PORTS] = flow.words()[W_PORTS] & own;
-            let (_, needed) = self.ports.lookup(Subtable::ports_of(&masked), 32);
-            let m = (prefix_mask(needed) >> 96) as u32;
-            let mut part = Mask::default();
-            part.0.tp_src = ((m >> 16) as u16).into();
-            part.0.tp_dst = (m as u16).into();
-            mask.0.words_mut()[W_PORTS] |= own & part.0.words()[W_PORTS];
-            self.fold(mask, seen);
-            return None;
+        match found {
+            Some(_) => self.fold(mask, self.mask.map),
+            None => self.explain_miss(self.last_stage, flow, tries, mask),
         }
-        self.fold(mask, self.mask.map);
         found
+    }
+
+    /// Folds into `mask` the few bits that show that there is no match, known to fail at stage `failed`. Prefixes are
+    /// asked here and not before: a match needs them not.
+    #[cold]
+    fn explain_miss(&self, failed: usize, flow: &Flow, tries: &mut TrieLookups<'_>, mask: &mut Mask) {
+        let mut seen = 0;
+        for s in 0..=failed {
+            if tries.rules_out(self, s, flow, mask) {
+                return self.fold(mask, seen);
+            }
+            if s < self.last_stage {
+                seen |= self.stage_maps[s];
+            }
+        }
+        if failed < self.last_stage {
+            return self.fold(mask, seen);
+        }
+        if self.ports_len == 0 {
+            return self.fold(mask, self.mask.map);
+        }
+        // The last stage has ports: their trie needs fewer bits than the whole mask.
+        let own = self.mask.word(W_PORTS);
+        let mut masked = Flow::default();
+        masked.words_mut()[W_PORTS] = flow.words()[W_PORTS] & own;
+        let (_, needed) = self.ports.lookup(Subtable::ports_of(&masked), 32);
+        let m = (prefix_mask(needed) >> 96) as u32;
+        let mut part = Mask::default();
+        part.0.tp_src = ((m >> 16) as u16).into();
+        part.0.tp_dst = (m as u16).into();
+        mask.0.words_mut()[W_PORTS] |= own & part.0.words()[W_PORTS];
+        self.fold(mask, seen);
     }
 
     fn fold(&self, mask: &mut Mask, map: u64) {

@@ -6,15 +6,19 @@
 #![forbid(unsafe_code)]
 
 pub mod classifier;
+pub mod conn;
 pub mod flow_mod;
 pub mod mac_learning;
+pub mod ofproto;
 pub mod port;
 pub mod prefix_trie;
 pub mod rule;
 pub mod snapshot;
+mod stats;
 pub mod tables;
 
 pub use mac_learning::MacLearning;
+pub use openflow::{PortConfig, VersionSet};
 pub use rule::{CompactMask, CompactMatch, Rule, RuleFlags, RuleStats};
 pub use snapshot::{BridgeId, BridgeView, BundleId, BundleView, PortView, Snapshot, World};
 pub use tables::{Table, TableStats, Tables};

@@ -32,6 +32,46 @@ impl Header {
     }
 }
 
+impl Header {
+    /// The message's name as logs print it.
+    pub fn name(&self) -> &'static str {
+        const COMMON: [&str; 15] = [
+            "OFPT_HELLO",
+            "OFPT_ERROR",
+            "OFPT_ECHO_REQUEST",
+            "OFPT_ECHO_REPLY",
+            "OFPT_VENDOR",
+            "OFPT_FEATURES_REQUEST",
+            "OFPT_FEATURES_REPLY",
+            "OFPT_GET_CONFIG_REQUEST",
+            "OFPT_GET_CONFIG_REPLY",
+            "OFPT_SET_CONFIG",
+            "OFPT_PACKET_IN",
+            "OFPT_FLOW_REMOVED",
+            "OFPT_PORT_STATUS",
+            "OFPT_PACKET_OUT",
+            "OFPT_FLOW_MOD",
+        ];
+        let kind = usize::from(self.kind);
+        match (self.version, self.kind) {
+            _ if kind < COMMON.len() => COMMON[kind],
+            (1, 15) | (2.., 16) => "OFPT_PORT_MOD",
+            (1, 16) | (2.., 18) => "OFPST request",
+            (1, 18) | (2.., 20) => "OFPT_BARRIER_REQUEST",
+            (1, 20) | (2.., 22) => "OFPT_QUEUE_GET_CONFIG_REQUEST",
+            (_, 15) => "OFPT_GROUP_MOD",
+            (_, 17) => "OFPT_TABLE_MOD",
+            (_, 24) => "OFPT_ROLE_REQUEST",
+            (_, 26) => "OFPT_GET_ASYNC_REQUEST",
+            (_, 28) => "OFPT_SET_ASYNC",
+            (_, 29) => "OFPT_METER_MOD",
+            (_, 33) => "OFPT_BUNDLE_CONTROL",
+            (_, 34) => "OFPT_BUNDLE_ADD_MESSAGE",
+            _ => "unknown",
+        }
+    }
+}
+
 /// One whole message, header included.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]

@@ -1,0 +1,474 @@
+//! The switch's configuration loop: makes the state in effect follow the database.
+//!
+//! Neighbours: `wanted` (input), `state` (what is), `ports` (adding and removing), `publish` (to translation),
+//! `status` (to the database), `host` (what bridges ask for). Threads: main only.
+
+use crate::host::HostShared;
+use crate::ports::Opener;
+use crate::state::{Bridge, Bundle};
+use crate::status::StatusWriter;
+use crate::wanted::{Wanted, WantedBridge};
+use datapath::{Datapath, DpConfig, DpOptions, ThreadHook};
+use netdev::Factory;
+use ofproto::conn::{ConnId, ConnKind};
+use ofproto::ofproto::Ofproto;
+use ofproto::slowpath::SlowPath;
+use ofproto::{BridgeId, BundleId, MacLearning, Published, Tables, World};
+use ovsdb::Client;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub(crate) static LOG: infra::vlog::Module = infra::vlog::Module::new("bridge");
+
+/// How often link states are read and tables aged.
+const POLL_MS: i64 = 1000;
+/// Packets for controllers handled in one turn.
+const MAX_PACKET_INS: usize = 256;
+
+/// The library behind DPDK ports, started from the database.
+pub trait DeviceLibrary {
+    /// Starts it once, when `other_config:dpdk-init` says so; reads what may change later.
+    fn configure(&mut self, other_config: &BTreeMap<String, String>);
+    /// Whether it runs.
+    fn initialized(&self) -> bool;
+    /// Name and version, as `dpdk_version` in the database.
+    fn version(&self) -> String;
+}
+
+/// What the daemon gives the switch.
+pub struct Deps {
+    /// Database remote, as `unix:/var/run/openvswitch/db.sock`.
+    pub remote: String,
+    /// Device types.
+    pub factories: Vec<Arc<dyn Factory>>,
+    /// DPDK.
+    pub library: Box<dyn DeviceLibrary>,
+    /// Runs on each new datapath thread.
+    pub thread_start: Option<ThreadHook>,
+}
+
+/// The switch.
+pub struct Manager {
+    pub(crate) client: Client,
+    library: Box<dyn DeviceLibrary>,
+    pub(crate) opener: Opener,
+    thread_start: Option<ThreadHook>,
+    pub(crate) bridges: BTreeMap<String, Bridge>,
+    pub(crate) shared: HostShared,
+    pub(crate) datapath: Option<Arc<Datapath>>,
+    status: StatusWriter,
+    seen: u64,
+    next_cfg: i64,
+    other_config: BTreeMap<String, String>,
+    rejected: Vec<(ovsdb::Uuid, String)>,
+    next_id: u32,
+    poll_at: i64,
+    ready: bool,
+    lock_complained: bool,
+}
+
+impl Manager {
+    /// A switch without bridges.
+    pub fn new(deps: Deps) -> Manager {
+        let world = Arc::new(World::new());
+        Manager {
+            client: Client::new(crate::schema::client_config(&deps.remote)),
+            library: deps.library,
+            opener: Opener::new(deps.factories),
+            thread_start: deps.thread_start,
+            bridges: BTreeMap::new(),
+            shared: HostShared::new(world),
+            datapath: None,
+            status: StatusWriter::default(),
+            seen: 0,
+            next_cfg: 0,
+            other_config: BTreeMap::new(),
+            rejected: Vec::new(),
+            next_id: 1,
+            poll_at: 0,
+            ready: false,
+            lock_complained: false,
+        }
+    }
+
+    /// The database client, whose socket the daemon owns.
+    pub fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// Names of the bridges in effect.
+    pub fn bridge_names(&self) -> impl Iterator<Item = &str> {
+        self.bridges.keys().map(String::as_str)
+    }
+
+    /// Whether the first configuration is in effect.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Opens an OpenFlow connection to `bridge`.
+    pub fn connect(&mut self, bridge: &str, kind: ConnKind) -> Option<ConnId> {
+        Some(self.bridges.get_mut(bridge)?.of.connect(kind))
+    }
+
+    /// Bytes from an OpenFlow peer.
+    pub fn input(&mut self, bridge: &str, conn: ConnId, bytes: &[u8]) {
+        let Some(b) = self.bridges.get_mut(bridge) else { return };
+        let missed = b.of.wants_misses();
+        b.of.input(conn, bytes, &mut self.shared);
+        let changed = missed != b.of.wants_misses();
+        if std::mem::take(&mut self.shared.ports_changed) || changed {
+            self.publish();
+        }
+    }
+
+    /// One connection.
+    pub fn conn_mut(&mut self, bridge: &str, conn: ConnId) -> Option<&mut ofproto::conn::Conn> {
+        self.bridges.get_mut(bridge)?.of.conn_mut(conn)
+    }
+
+    /// The daemon closed a connection.
+    pub fn disconnect(&mut self, bridge: &str, conn: ConnId) {
+        let Some(b) = self.bridges.get_mut(bridge) else { return };
+        let missed = b.of.wants_misses();
+        b.of.disconnect(conn);
+        if missed != b.of.wants_misses() {
+            self.publish();
+        }
+    }
+
+    /// One turn of the main loop.
+    pub fn run(&mut self, now_ms: i64) {
+        self.follow_database(now_ms);
+        for b in self.bridges.values_mut() {
+            b.of.run(&mut self.shared);
+        }
+        self.packet_ins();
+        if now_ms >= self.poll_at {
+            self.poll_at = now_ms + POLL_MS;
+            self.poll_devices();
+        }
+        if self.client.has_lock() {
+            let ctx = crate::status::Context {
+                bridges: &self.bridges,
+                library: self.library.as_ref(),
+                opener: &self.opener,
+                rejected: &self.rejected,
+                next_cfg: self.next_cfg,
+                interval_ms: self.stats_interval(),
+            };
+            if self.ready {
+                self.status.run(&mut self.client, &ctx, now_ms);
+            }
+        }
+    }
+
+    /// When [`Manager::run`] is due, and what wakes it.
+    pub fn wait(&mut self, poller: &mut infra::poll::Poller) {
+        poller.timer_until(self.poll_at);
+        if let Some(d) = self.client.deadline() {
+            poller.timer_until(d);
+        }
+        for b in self.bridges.values() {
+            if let Some(d) = b.of.deadline_ms() {
+                poller.timer_until(i64::try_from(d).unwrap_or(i64::MAX));
+            }
+        }
+        if self.ready {
+            poller.timer_until(self.status.deadline());
+        }
+        if let Some(dp) = &self.datapath {
+            if dp.userspace_prepare_sleep() {
+                dp.userspace_waker().wait(poller);
+            } else {
+                poller.immediate();
+            }
+        }
+    }
+
+    fn stats_interval(&self) -> i64 {
+        self.other_config
+            .get("stats-update-interval")
+            .and_then(|v| v.parse::<i64>().ok())
+            .unwrap_or(5000)
+            .max(5000)
+    }
+
+    fn follow_database(&mut self, now_ms: i64) {
+        for (id, outcome) in self.client.take_outcomes() {
+            self.status.outcome(id, outcome, now_ms);
+        }
+        if self.client.is_lock_contended() {
+            if !self.lock_complained {
+                self.lock_complained = true;
+                infra::vlog!(
+                    LOG,
+                    Err,
+                    "another ovs-vswitchd process is running, disabling this process (pid {}) until it goes away",
+                    std::process::id()
+                );
+            }
+            return;
+        }
+        self.lock_complained = false;
+        if !self.client.is_synced() || !self.client.has_lock() || self.client.seqno() == self.seen {
+            return;
+        }
+        self.seen = self.client.seqno();
+        let Some(wanted) = Wanted::read(self.client.replica()) else { return };
+        self.reconfigure(wanted);
+        self.ready = true;
+        self.status.configured(now_ms);
+    }
+
+    /// Makes `wanted` the state in effect.
+    pub fn reconfigure(&mut self, wanted: Wanted) {
+        self.next_cfg = wanted.next_cfg;
+        self.rejected = wanted.rejected;
+        self.library.configure(&wanted.other_config);
+        self.other_config = wanted.other_config;
+        self.configure_datapath();
+        self.remove_stale(&wanted.bridges);
+        for (name, w) in wanted.bridges {
+            if self.bridges.contains_key(&name) || self.create_bridge(&name, &w) {
+                self.update_bridge(&name, w);
+            }
+        }
+        for b in self.bridges.values_mut() {
+            crate::ports::pick_identity(b);
+        }
+        crate::ports::check_patch_peers(&mut self.bridges);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.shared.world.publish(crate::publish::snapshot(&self.bridges));
+    }
+
+    fn configure_datapath(&mut self) {
+        if let Some(dp) = &self.datapath {
+            if let Err(e) = dp.set_config(dp_config(&self.other_config)) {
+                infra::vlog!(LOG, Err, "{}: cannot apply the datapath's configuration: {e}", dp.name());
+            }
+        }
+        if let Some(s) = &self.shared.slow {
+            s.configure(&self.other_config);
+        }
+    }
+
+    /// The datapath, made when the first bridge needs it.
+    fn ensure_datapath(&mut self) -> Result<Arc<Datapath>, String> {
+        if let Some(dp) = &self.datapath {
+            return Ok(dp.clone());
+        }
+        let slow = SlowPath::new(self.shared.world.clone());
+        slow.configure(&self.other_config);
+        let options = DpOptions { thread_start: self.thread_start.clone(), ..DpOptions::default() };
+        let dp = Datapath::new("ovs-netdev", slow.upcall(), options).map_err(|e| e.to_string())?;
+        dp.set_config(dp_config(&self.other_config)).map_err(|e| e.to_string())?;
+        // The datapath's own local port is number 0, as in every datapath.
+        let local = self.opener.open("ovs-netdev", "internal", &netdev::Config::default()).map_err(|e| e.to_string())?;
+        dp.add_port(local, Some(flow::DpPort(0))).map_err(|e| e.to_string())?;
+        slow.start(dp.clone());
+        self.shared.slow = Some(slow);
+        self.shared.datapath = Some(dp.clone());
+        self.datapath = Some(dp.clone());
+        Ok(dp)
+    }
+
+    fn remove_stale(&mut self, wanted: &BTreeMap<String, WantedBridge>) {
+        let gone: Vec<String> = self
+            .bridges
+            .iter()
+            .filter(|(n, b)| wanted.get(*n).is_none_or(|w| w.datapath_type != b.wanted.datapath_type))
+            .map(|(n, _)| n.clone())
+            .collect();
+        for name in gone {
+            self.destroy_bridge(&name);
+        }
+        for (name, b) in &mut self.bridges {
+            let Some(w) = wanted.get(name) else { continue };
+            let keep: BTreeMap<&str, &crate::wanted::WantedInterface> =
+                w.ports.iter().flat_map(|p| &p.interfaces).map(|i| (i.name.as_str(), i)).collect();
+            let stale: Vec<String> = b
+                .interfaces
+                .iter()
+                .filter(|(n, i)| {
+                    // A failed interface is tried again; one of another kind is made anew.
+                    keep.get(n.as_str()).is_none_or(|k| k.kind != i.wanted.kind || i.ofport.is_none())
+                })
+                .map(|(n, _)| n.clone())
+                .collect();
+            for s in stale {
+                crate::ports::remove(b, &s, self.datapath.as_deref());
+            }
+            let names: BTreeSet<&str> = w.ports.iter().map(|p| p.name.as_str()).collect();
+            b.bundles.retain(|n, bundle| {
+                let stays = names.contains(n.as_str());
+                if !stays {
+                    b.macs.flush_bundle(bundle.id);
+                }
+                stays
+            });
+        }
+    }
+
+    /// Takes a bridge with all its ports away.
+    fn destroy_bridge(&mut self, name: &str) {
+        let Some(mut b) = self.bridges.remove(name) else { return };
+        let all: Vec<String> = b.interfaces.keys().cloned().collect();
+        for i in all {
+            crate::ports::remove(&mut b, &i, self.datapath.as_deref());
+        }
+        self.shared.forget(name);
+        if self.bridges.is_empty() {
+            self.stop_datapath();
+        }
+    }
+
+    fn stop_datapath(&mut self) {
+        if let Some(s) = self.shared.slow.take() {
+            s.stop();
+        }
+        self.shared.datapath = None;
+        if let Some(dp) = self.datapath.take() {
+            dp.del_port(flow::DpPort(0));
+        }
+    }
+
+    /// Removes everything: taps, datapath, threads. For the end of the process.
+    pub fn shutdown(&mut self) {
+        let all: Vec<String> = self.bridges.keys().cloned().collect();
+        for b in all {
+            self.destroy_bridge(&b);
+        }
+    }
+
+    fn create_bridge(&mut self, name: &str, w: &WantedBridge) -> bool {
+        if w.datapath_type != "netdev" {
+            infra::vlog!(
+                LOG,
+                Err,
+                "failed to create bridge {name}: datapath type \"{}\" needs a kernel datapath, which is not available; \
+                 set datapath_type=netdev",
+                w.datapath_type
+            );
+            return false;
+        }
+        if let Err(e) = self.ensure_datapath() {
+            infra::vlog!(LOG, Err, "failed to create bridge {name}: {e}");
+            return false;
+        }
+        let id = BridgeId(self.new_id());
+        let mut of = Ofproto::new(name, w.datapath_id.unwrap_or(0));
+        if !w.secure && !w.has_controller {
+            of.add_default_rule(infra::clock::now_ms().max(0) as u64);
+        }
+        let tables = Published::new(Tables::default());
+        self.shared.remember(name, id, tables.clone());
+        of.settle(&mut self.shared);
+        let bridge = Bridge {
+            id,
+            wanted: WantedBridge { ports: Vec::new(), ..w.clone() },
+            of,
+            tables,
+            macs: Arc::new(MacLearning::new()),
+            bundles: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+        };
+        self.bridges.insert(name.into(), bridge);
+        true
+    }
+
+    fn new_id(&mut self) -> u32 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn update_bridge(&mut self, name: &str, w: WantedBridge) {
+        let ids: Vec<u32> = w.ports.iter().map(|_| self.new_id()).collect();
+        let Some(dp) = self.datapath.clone() else { return };
+        let Some(b) = self.bridges.get_mut(name) else { return };
+        b.of.protocols = w.protocols;
+        if let Some(d) = &w.dp_desc {
+            b.of.identity.dp_desc = d.clone();
+        }
+        if let Some(s) = &w.dp_sn {
+            b.of.identity.serial = s.clone();
+        }
+        let aged = b.macs.configure(w.mac_aging_secs, w.mac_table_size);
+        let flooded = b.macs.set_flood_vlans(w.flood_vlans.clone());
+        if aged || flooded {
+            self.shared.world.bump();
+        }
+        // Requested numbers first, so that nobody else takes them.
+        let mut order: Vec<&crate::wanted::WantedInterface> = w.ports.iter().flat_map(|p| &p.interfaces).collect();
+        order.sort_by_key(|i| (i.name != name, i.ofport_request.is_none()));
+        for i in order {
+            crate::ports::ensure(b, i, &dp, &self.opener);
+        }
+        for (p, id) in w.ports.iter().zip(ids) {
+            match b.bundles.get_mut(&p.name) {
+                Some(old) => old.wanted = p.clone(),
+                None => {
+                    b.bundles.insert(p.name.clone(), Bundle { id: BundleId(id), wanted: p.clone() });
+                }
+            }
+        }
+        b.wanted = w;
+    }
+
+    fn packet_ins(&mut self) {
+        let (Some(dp), Some(slow)) = (self.datapath.clone(), self.shared.slow.clone()) else { return };
+        let bridges = &mut self.bridges;
+        dp.drain_userspace(MAX_PACKET_INS, &mut |p| {
+            if let Some(event) = slow.packet_in(&p) {
+                if let Some(b) = bridges.values_mut().find(|b| b.id == event.bridge) {
+                    b.of.send_packet_in(&event.as_event());
+                }
+            }
+        });
+    }
+
+    /// Link states, MAC ages.
+    fn poll_devices(&mut self) {
+        let mut changed = false;
+        let now = infra::clock::now_ms().max(0) as u64;
+        for b in self.bridges.values_mut() {
+            changed |= b.of.refresh_ports();
+            if b.macs.expire(now) {
+                self.shared.world.bump();
+            }
+        }
+        if changed {
+            self.publish();
+            self.status.refresh_soon();
+        }
+    }
+}
+
+/// The datapath's settings in `other_config`.
+fn dp_config(other: &BTreeMap<String, String>) -> DpConfig {
+    let number = |key: &str, default: u32| match other.get(key).map(|v| (v, v.parse::<u32>())) {
+        None => default,
+        Some((_, Ok(n))) => n,
+        Some((v, Err(_))) => {
+            infra::vlog!(LOG, Warn, "ignoring other_config:{key}={v}, which is not a number from 0 to 4294967295");
+            default
+        }
+    };
+    let mask = other.get("pmd-cpu-mask").filter(|m| !m.is_empty());
+    let pmd_cores = mask.and_then(|m| match infra::cpu::parse_mask(m) {
+        Ok(cores) if !cores.is_empty() => Some(cores),
+        Ok(_) => None,
+        Err(e) => {
+            infra::vlog!(LOG, Warn, "ignoring other_config:pmd-cpu-mask={m}: {e}; give a hexadecimal core mask such as 0x6");
+            None
+        }
+    });
+    DpConfig {
+        pmd_cores,
+        emc_insert_inv_prob: number("emc-insert-inv-prob", 100),
+        tx_flush_interval_us: number("tx-flush-interval", 0).min(1_000_000),
+    }
+}

@@ -1,0 +1,238 @@
+//! Adding, changing and removing the interfaces of a bridge.
+//!
+//! Neighbours: `manager` decides which; devices come from the factories. Threads: main only.
+
+use crate::manager::LOG;
+use crate::state::{Bridge, Interface};
+use crate::wanted::WantedInterface;
+use datapath::{Datapath, DpError};
+use flow::OfPort;
+use netdev::{Config, Error, Factory, Netdev};
+use ofproto::port::{Port, PortKind};
+use ofproto::PortConfig;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Opens devices of all types.
+pub struct Opener {
+    factories: Vec<Arc<dyn Factory>>,
+}
+
+impl Opener {
+    pub(crate) fn new(factories: Vec<Arc<dyn Factory>>) -> Opener {
+        Opener { factories }
+    }
+
+    pub(crate) fn open(&self, name: &str, kind: &str, config: &Config) -> Result<Arc<dyn Netdev>, Error> {
+        match self.factories.iter().find(|f| f.types().contains(&kind)) {
+            Some(f) => f.open(name, kind, config),
+            None => Err(Error::UnknownType(kind.into())),
+        }
+    }
+
+    /// All interface types, sorted.
+    pub(crate) fn types(&self) -> Vec<&'static str> {
+        let mut t: Vec<_> = self.factories.iter().flat_map(|f| f.types().iter().copied()).collect();
+        t.push("patch");
+        t.sort_unstable();
+        t.dedup();
+        t
+    }
+}
+
+/// The text for `Interface.error`.
+fn error_text(name: &str, e: &Error) -> String {
+    match e {
+        Error::UnknownType(kind) => {
+            infra::vlog!(LOG, Warn, "could not create netdev {name} of unknown type {kind}");
+            format!("could not open network device {name} (Address family not supported by protocol)")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Brings `w` into effect, or keeps the reason why it is not.
+pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: &Datapath, opener: &Opener) {
+    if b.interfaces.contains_key(&w.name) {
+        update(b, w, dp);
+        return;
+    }
+    let mut iface = Interface {
+        wanted: w.clone(),
+        error: None,
+        ofport: None,
+        netdev: None,
+        dp_port: None,
+        patch_mac: random_mac(),
+    };
+    if let Err(text) = bring_up(b, &mut iface, dp, opener) {
+        infra::vlog!(LOG, Warn, "{text}");
+        iface.error = Some(text);
+    }
+    b.interfaces.insert(w.name.clone(), iface);
+}
+
+fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opener) -> Result<(), String> {
+    let w = iface.wanted.clone();
+    let is_local = w.name == b.wanted.name;
+    let no = if is_local { Some(OfPort::LOCAL) } else { b.of.allocate_port(w.ofport_request) };
+    let Some(no) = no else { return Err(format!("{}: no free OpenFlow port number is left", w.name)) };
+    let kind = if iface.is_patch() {
+        if w.config.options.get("peer").is_none_or(|p| p.is_empty() || *p == w.name) {
+            return Err(format!("{}: patch port needs options:peer, the name of another patch port", w.name));
+        }
+        PortKind::Patch { peer: iface.peer().unwrap_or_default().into() }
+    } else {
+        let netdev = opener.open(&w.name, &w.kind, &w.config).map_err(|e| error_text(&w.name, &e))?;
+        configure(&netdev, &w);
+        if is_local || w.kind != "internal" {
+            // Ports of a switch are up; an internal port other than the local one is its host's to bring up.
+            if let Err(e) = if is_local { Ok(()) } else { netdev.set_admin_up(true) } {
+                infra::vlog!(LOG, Warn, "{}: cannot be brought up: {e}", w.name);
+            }
+        }
+        let dp_port = dp.add_port(netdev.clone(), None).map_err(|e| dp_error_text(&w.name, &e))?;
+        iface.netdev = Some(netdev.clone());
+        iface.dp_port = Some(dp_port);
+        PortKind::Device { netdev, dp_port }
+    };
+    iface.ofport = Some(no);
+    let mut port = Port {
+        no,
+        name: w.name.clone(),
+        kind,
+        hw_addr: iface.patch_mac,
+        config: PortConfig::default(),
+        link: netdev::LinkState { up: true, admin_up: true, ..Default::default() },
+        created_ms: infra::clock::now_ms().max(0) as u64,
+        counters: Arc::default(),
+    };
+    port.refresh();
+    b.of.add_port(port);
+    infra::vlog!(LOG, Info, "bridge {}: added interface {} on port {}", b.wanted.name, w.name, no.0);
+    Ok(())
+}
+
+fn dp_error_text(name: &str, e: &DpError) -> String {
+    match e {
+        DpError::Device(d) => error_text(name, d),
+        other => format!("could not add network device {name} to ofproto ({other})"),
+    }
+}
+
+/// What can be set on an open device: address and MTU. Refusals are logged; the device stays.
+fn configure(netdev: &Arc<dyn Netdev>, w: &WantedInterface) {
+    if let Some(mac) = w.mac.filter(|m| *m != netdev.mac()) {
+        if let Err(e) = netdev.set_mac(mac) {
+            infra::vlog!(LOG, Err, "interface {}: setting MAC failed ({e})", w.name);
+        }
+    }
+    if let Some(mtu) = w.config.mtu_request.filter(|m| *m != netdev.mtu()) {
+        if let Err(e) = netdev.set_mtu(mtu) {
+            infra::vlog!(LOG, Err, "interface {}: setting MTU {mtu} failed ({e})", w.name);
+        }
+    }
+}
+
+/// Applies changes of the row to an interface in effect.
+fn update(b: &mut Bridge, w: &WantedInterface, dp: &Datapath) {
+    let Some(iface) = b.interfaces.get_mut(&w.name) else { return };
+    let changed = iface.wanted.config != w.config || iface.wanted.mac != w.mac;
+    iface.wanted = w.clone();
+    if !changed {
+        return;
+    }
+    if iface.is_patch() {
+        return;
+    }
+    let (Some(netdev), Some(no)) = (iface.netdev.clone(), iface.dp_port) else { return };
+    iface.error = None;
+    configure(&netdev, w);
+    let applied = netdev.set_config(&w.config).map_err(|e| error_text(&w.name, &e)).and_then(|waits| {
+        if waits {
+            dp.port_changed(no).map_err(|e| dp_error_text(&w.name, &e))
+        } else {
+            Ok(())
+        }
+    });
+    if let Err(text) = applied {
+        infra::vlog!(LOG, Warn, "{}: could not set configuration ({text})", w.name);
+        iface.error = Some(text);
+    }
+}
+
+/// Takes the interface `name` out of the bridge and the datapath, and closes its device.
+pub(crate) fn remove(b: &mut Bridge, name: &str, dp: Option<&Datapath>) {
+    let Some(iface) = b.interfaces.remove(name) else { return };
+    if let Some(no) = iface.ofport {
+        b.of.remove_port(no);
+        infra::vlog!(LOG, Info, "bridge {}: deleted interface {name} on port {}", b.wanted.name, no.0);
+    }
+    if let Some(bundle) = b.bundle_of(name) {
+        b.macs.flush_bundle(bundle.id);
+    }
+    if let (Some(dp), Some(no)) = (dp, iface.dp_port) {
+        dp.del_port(no);
+    }
+}
+
+/// A random, locally administered unicast address.
+fn random_mac() -> [u8; 6] {
+    use std::hash::{BuildHasher, Hasher};
+    let r = std::collections::hash_map::RandomState::new().build_hasher().finish().to_be_bytes();
+    [(r[0] & 0xfc) | 0x02, r[1], r[2], r[3], r[4], r[5]]
+}
+
+fn as_u64(mac: [u8; 6]) -> u64 {
+    mac.iter().fold(0, |v, b| v << 8 | u64::from(*b))
+}
+
+/// Chooses the local port's address (`hwaddr`, else the lowest universally administered address among the ports, else
+/// the device's own) and the datapath id that follows from it.
+pub(crate) fn pick_identity(b: &mut Bridge) {
+    let local_name = b.wanted.name.clone();
+    let from_ports = || {
+        b.interfaces
+            .iter()
+            .filter(|(n, i)| **n != local_name && !i.is_patch())
+            .filter_map(|(_, i)| i.wanted.mac.or_else(|| Some(i.netdev.as_ref()?.mac())))
+            .filter(|m| m[0] & 3 == 0 && *m != [0; 6])
+            .min()
+    };
+    let wanted = b.wanted.hwaddr.or_else(from_ports);
+    let Some(local) = b.local().and_then(|l| l.netdev.clone()) else { return };
+    if let Some(mac) = wanted.filter(|m| *m != local.mac()) {
+        if let Err(e) = local.set_mac(mac) {
+            infra::vlog!(LOG, Err, "bridge {local_name}: failed to set bridge Ethernet address: {e}");
+        }
+        if let Some(no) = b.local().and_then(|l| l.ofport) {
+            let _ = no;
+            b.of.refresh_ports();
+        }
+    }
+    let id = b.wanted.datapath_id.unwrap_or_else(|| as_u64(wanted.unwrap_or_else(|| local.mac())));
+    if b.of.datapath_id != id {
+        b.of.datapath_id = id;
+        infra::vlog!(LOG, Info, "bridge {local_name}: using datapath ID {id:016x}");
+    }
+}
+
+/// Puts the reason beside patch ports without a usable peer.
+pub(crate) fn check_patch_peers(bridges: &mut BTreeMap<String, Bridge>) {
+    let mut verdicts = Vec::new();
+    for (bn, b) in bridges.iter() {
+        for (n, i) in b.interfaces.iter().filter(|(_, i)| i.is_patch() && i.ofport.is_some()) {
+            let missing = crate::publish::patch_peer(bridges, n, i).is_none();
+            let peer = i.peer().unwrap_or_default();
+            let text = missing.then(|| {
+                format!("No usable peer '{peer}' exists in '{}' datapath.", b.wanted.datapath_type)
+            });
+            verdicts.push((bn.clone(), n.clone(), text));
+        }
+    }
+    for (bn, n, text) in verdicts {
+        if let Some(i) = bridges.get_mut(&bn).and_then(|b| b.interfaces.get_mut(&n)) {
+            i.error = text;
+        }
+    }
+}

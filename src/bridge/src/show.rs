@@ -1,0 +1,449 @@
+//! Commands of `ovs-appctl` about bridges, the datapath and its flows.
+//!
+//! Texts are those of the original (ovs-vswitchd(8), ovs-dpctl(8)). Neighbours: the daemon serves [`COMMANDS`].
+//! Threads: main only.
+
+use crate::manager::Manager;
+use crate::state::{Bridge, Interface};
+use datapath::{Datapath, PmdId, SharedFlow};
+use flow::odp::{format_actions, format_key, FlowStats, Style};
+use flow::{DpPort, OfPort};
+use infra::command::{Command, Reply, MANY};
+use netdev::Netdev;
+use ofproto::mac_learning::MacKey;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// All commands of this crate.
+pub const COMMANDS: [Command<Manager>; 20] = [
+    Command::new("dpctl/dump-dps", "", 0, 0, dump_dps),
+    Command::new("dpctl/dump-flows", "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]", 0, 7, dpctl_dump_flows),
+    Command::new("dpctl/show", "[-s] [dp...]", 0, MANY, dpctl_show),
+    Command::new("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0, 5, pmd_rxq_show),
+    Command::new("dpif-netdev/pmd-stats-clear", "[-pmd core] [dp]", 0, 3, pmd_stats_clear),
+    Command::new("dpif-netdev/pmd-stats-show", "[-pmd core] [dp]", 0, 3, pmd_stats_show),
+    Command::new("dpif/dump-dps", "", 0, 0, dpif_dump_dps),
+    Command::new("dpif/dump-flows", "[-m] [--names | --no-names] bridge", 1, MANY, dpif_dump_flows),
+    Command::new("dpif/show", "", 0, 0, dpif_show),
+    Command::new("fdb/add", "bridge port vlan mac", 4, 4, fdb_add),
+    Command::new("fdb/del", "bridge vlan mac", 3, 3, fdb_del),
+    Command::new("fdb/flush", "[bridge]", 0, 1, fdb_flush),
+    Command::new("fdb/show", "bridge", 1, 1, fdb_show),
+    Command::new("fdb/stats-clear", "[bridge]", 0, 1, fdb_stats_clear),
+    Command::new("fdb/stats-show", "bridge", 1, 1, fdb_stats_show),
+    Command::new("ofproto/list", "", 0, 0, ofproto_list),
+    Command::new("revalidator/purge", "", 0, 0, revalidator_purge),
+    Command::new("revalidator/wait", "", 0, 0, revalidator_wait),
+    Command::new("upcall/set-flow-limit", "flow-limit-number", 1, 1, set_flow_limit),
+    Command::new("upcall/show", "", 0, 0, upcall_show),
+];
+
+/// Appends formatted text. Writing to a `String` cannot fail.
+macro_rules! put {
+    ($out:expr, $($arg:tt)*) => {{
+        let _ = write!($out, $($arg)*);
+    }};
+}
+
+impl Manager {
+    fn bridge(&self, name: &str) -> Result<&Bridge, String> {
+        self.bridges.get(name).ok_or_else(|| "no such bridge".to_string())
+    }
+
+    fn dp(&self) -> Result<&Arc<Datapath>, String> {
+        self.datapath.as_ref().ok_or_else(|| "datapath not found".to_string())
+    }
+
+    /// Whether `name` (`ovs-netdev` or `netdev@ovs-netdev`) is our datapath.
+    fn is_dp(&self, name: &str) -> bool {
+        self.datapath.as_ref().is_some_and(|d| name.strip_prefix("netdev@").unwrap_or(name) == d.name())
+    }
+
+    fn dp_port_names(&self) -> BTreeMap<DpPort, String> {
+        let ports = self.datapath.iter().flat_map(|d| d.ports());
+        ports.map(|p| (p.no, p.netdev.name().to_string())).collect()
+    }
+
+    /// What the parts keep in memory, by name.
+    pub fn memory(&self) -> Vec<(String, usize)> {
+        let mut m = vec![
+            ("ports".to_string(), self.bridges.values().map(|b| b.interfaces.len()).sum()),
+            ("rules".to_string(), self.bridges.values().map(|b| b.of.flows().len()).sum()),
+        ];
+        if let Some(s) = &self.shared.slow {
+            m.extend(s.memory());
+        }
+        m
+    }
+}
+
+fn ofproto_list(m: &mut Manager, _: &[&str]) -> Reply {
+    Ok(m.bridges.keys().map(|n| format!("{n}\n")).collect())
+}
+
+// -------------------------------------------------------------------------------------------- dpif, dpctl
+
+fn args_text(n: &dyn Netdev) -> String {
+    let pairs = n.show_args();
+    if pairs.is_empty() {
+        return String::new();
+    }
+    let list: Vec<String> = pairs.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
+    format!(": {}", list.join(", "))
+}
+
+/// The type that listings show: the device behind an internal port is a tap.
+fn shown_type(n: &dyn Netdev) -> &'static str {
+    match n.kind() {
+        "internal" => "tap",
+        k => k,
+    }
+}
+
+fn interface_line(name: &str, i: &Interface, no: OfPort) -> String {
+    match (&i.netdev, i.dp_port) {
+        (Some(n), Some(dp)) => format!("    {name} {}/{dp}: ({}{})\n", no.0, shown_type(n.as_ref()), args_text(n.as_ref())),
+        _ => format!("    {name} {}/none: (patch: peer={})\n", no.0, i.peer().unwrap_or_default()),
+    }
+}
+
+/// Lookups that hit and that missed, of all threads.
+fn lookups(dp: &Datapath) -> (u64, u64, u64) {
+    dp.pmd_stats().iter().fold((0, 0, 0), |(h, m, l), (_, _, s)| (h + s.hits(), m + s.misses(), l + s.lost()))
+}
+
+fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
+    let Some(dp) = &m.datapath else { return Ok(String::new()) };
+    let (hit, missed, _) = lookups(dp);
+    let mut out = format!("netdev@{}: hit:{hit} missed:{missed}\n", dp.name());
+    for (name, b) in &m.bridges {
+        put!(out, "  {name}:\n");
+        for (n, i) in &b.interfaces {
+            if let Some(no) = i.ofport {
+                out.push_str(&interface_line(n, i, no));
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn dpif_dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
+    Ok(m.bridges.keys().map(|n| format!("netdev@{n}\n")).collect())
+}
+
+fn dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
+    Ok(m.datapath.iter().map(|d| format!("netdev@{}\n", d.name())).collect())
+}
+
+fn known(v: u64) -> String {
+    if v == u64::MAX {
+        "?".into()
+    } else {
+        v.to_string()
+    }
+}
+
+fn bytes_text(v: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let mut s = known(v);
+    if v == u64::MAX {
+        return s;
+    }
+    if let Some((unit, name)) = UNITS.into_iter().find(|(u, _)| v >= *u) {
+        put!(s, " ({:.1} {name})", v as f64 / unit as f64);
+    }
+    s
+}
+
+fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
+    let mut stats = false;
+    for a in args {
+        match *a {
+            "-s" | "--statistics" => stats = true,
+            o if o.starts_with('-') => return Err(format!("Unrecognized option {o}")),
+            name if m.is_dp(name) => {}
+            name => return Err(format!("ovs-vswitchd: opening datapath {name} failed (No such device)")),
+        }
+    }
+    let Some(dp) = &m.datapath else { return Ok(String::new()) };
+    let (hit, missed, lost) = lookups(dp);
+    let mut out =
+        format!("netdev@{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {}\n", dp.name(), dp.flow_count());
+    for p in dp.ports() {
+        let n = p.netdev.as_ref();
+        put!(out, "  port {}: {} ({}{})\n", p.no, n.name(), shown_type(n), args_text(n));
+        if stats {
+            port_statistics(&mut out, n);
+        }
+    }
+    Ok(out)
+}
+
+fn port_statistics(out: &mut String, n: &dyn Netdev) {
+    let s = n.stats();
+    put!(
+        out,
+        "    RX packets:{} errors:{} dropped:{} overruns:{} frame:{}\n",
+        known(s.rx_packets),
+        known(s.rx_errors),
+        known(s.rx_dropped),
+        known(s.rx_over_errors),
+        known(s.rx_frame_errors)
+    );
+    put!(
+        out,
+        "    TX packets:{} errors:{} dropped:{} aborted:{} carrier:{}\n",
+        known(s.tx_packets),
+        known(s.tx_errors),
+        known(s.tx_dropped),
+        known(s.rx_fifo_errors),
+        known(s.rx_fifo_errors)
+    );
+    put!(out, "    collisions:{}\n", known(s.collisions));
+    put!(out, "    RX bytes:{}  TX bytes:{}\n", bytes_text(s.rx_bytes), bytes_text(s.tx_bytes));
+}
+
+/// How flows are printed.
+struct DumpStyle<'a> {
+    verbose: bool,
+    names: Option<&'a BTreeMap<DpPort, String>>,
+    /// `dpctl` puts a comma behind the ufid and shows which datapath has the flow; `dpif` does not.
+    dpctl: bool,
+}
+
+fn flow_line(f: &SharedFlow, style: &DumpStyle<'_>, now_ms: u64) -> String {
+    let resolve = |p: DpPort| style.names.and_then(|n| n.get(&p).cloned());
+    let odp = Style { verbose: style.verbose, names: style.names.is_some().then_some(&resolve as _) };
+    let mut out = String::new();
+    if style.verbose {
+        put!(out, "{}{} ", f.ufid, if style.dpctl { "," } else { "" });
+    }
+    format_key(&mut out, &f.key.flow(), Some(&f.mask.mask()), &odp);
+    let s = f.stats();
+    let stats = FlowStats {
+        packets: s.packets,
+        bytes: s.bytes,
+        used_ms_ago: (s.used_ms != 0).then(|| now_ms.saturating_sub(s.used_ms)),
+        tcp_flags: s.tcp_flags,
+    };
+    put!(out, ", {stats}");
+    if style.verbose && style.dpctl {
+        out.push_str(", dp:ovs");
+    }
+    out.push_str(", actions:");
+    format_actions(&mut out, &f.actions(), &odp);
+    out
+}
+
+fn all_flows(m: &Manager) -> Vec<Arc<SharedFlow>> {
+    m.shared.slow.as_ref().map(|s| s.flows()).unwrap_or_default()
+}
+
+fn dpctl_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
+    let (mut verbose, mut names, mut pmd) = (false, false, None);
+    for a in args {
+        match *a {
+            "-m" | "--more" => verbose = true,
+            "--names" => names = true,
+            "--no-names" => names = false,
+            a if a.starts_with("pmd=") => {
+                let n: i64 = a[4..].parse().map_err(|_| format!("ovs-vswitchd: Invalid pmd specified: {}", &a[4..]))?;
+                pmd = Some(if n < 0 { PmdId::NON_PMD } else { PmdId(u32::try_from(n).unwrap_or(u32::MAX - 1)) });
+            }
+            // Flows of every kind are in this datapath; nothing is offloaded.
+            a if a.starts_with("type=") => check_type(&a[5..])?,
+            a if a.starts_with("filter=") => {
+                return Err(format!("ovs-vswitchd: {a}: filters are not supported by this version"));
+            }
+            o if o.starts_with('-') => return Err(format!("Unrecognized option {o}")),
+            name if m.is_dp(name) => {}
+            _ => return Err("ovs-vswitchd: datapath not found (Invalid argument)".into()),
+        }
+    }
+    m.dp()?;
+    let table = m.dp_port_names();
+    let style = DumpStyle { verbose, names: (names || verbose).then_some(&table), dpctl: true };
+    let now = infra::clock::now_ms().max(0) as u64;
+    let mut by_pmd: BTreeMap<PmdId, Vec<String>> = BTreeMap::new();
+    for f in all_flows(m) {
+        if pmd.is_none_or(|p| p == f.pmd) {
+            by_pmd.entry(f.pmd).or_default().push(flow_line(&f, &style, now));
+        }
+    }
+    let mut out = String::new();
+    for (id, lines) in by_pmd {
+        if pmd.is_none() {
+            match id.core() {
+                Some(core) => put!(out, "flow-dump from pmd on cpu core: {core}\n"),
+                None => out.push_str("flow-dump from the main thread:\n"),
+            }
+        }
+        for l in lines {
+            out.push_str(&l);
+            out.push('\n');
+        }
+    }
+    Ok(out)
+}
+
+fn check_type(kinds: &str) -> Result<(), String> {
+    const KINDS: [&str; 6] = ["ovs", "tc", "dpdk", "offloaded", "non-offloaded", "partially-offloaded"];
+    match kinds.split(',').find(|k| !KINDS.contains(k)) {
+        Some(_) => Err(format!("ovs-vswitchd: Failed to parse type ({kinds})")),
+        None => Ok(()),
+    }
+}
+
+fn dpif_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
+    let (name, options) = args.split_last().ok_or("no such bridge")?;
+    let (mut verbose, mut names) = (false, None);
+    for o in options {
+        match *o {
+            "-m" => verbose = true,
+            "--names" => names = Some(true),
+            "--no-names" => names = Some(false),
+            other => return Err(format!("unknown option {other}")),
+        }
+    }
+    let b = m.bridge(name)?;
+    let ports: Vec<u32> = b.interfaces.values().filter_map(|i| i.dp_port).map(|p| p.0).collect();
+    let table = m.dp_port_names();
+    let style = DumpStyle { verbose, names: names.unwrap_or(verbose).then_some(&table), dpctl: false };
+    let now = infra::clock::now_ms().max(0) as u64;
+    let mut out = String::new();
+    for f in all_flows(m).iter().filter(|f| ports.contains(&f.key.flow().in_port)) {
+        out.push_str(&flow_line(f, &style, now));
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+// -------------------------------------------------------------------------------------------- dpif-netdev
+
+fn pmd_stats_show(m: &mut Manager, args: &[&str]) -> Reply {
+    datapath::show::pmd_stats(m.dp()?, args)
+}
+
+fn pmd_stats_clear(m: &mut Manager, args: &[&str]) -> Reply {
+    datapath::show::pmd_stats_clear(m.dp()?, args)
+}
+
+fn pmd_rxq_show(m: &mut Manager, args: &[&str]) -> Reply {
+    datapath::show::pmd_rxqs(m.dp()?, args)
+}
+
+// -------------------------------------------------------------------------------------------- fdb
+
+fn parse_key(vlan: &str, mac: &str) -> Result<MacKey, String> {
+    let mac = crate::wanted::parse_mac(mac).ok_or("bad MAC address")?;
+    let vlan = vlan.parse::<u16>().unwrap_or(0);
+    Ok(MacKey { vlan, mac })
+}
+
+fn mac_text(m: [u8; 6]) -> String {
+    m.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":")
+}
+
+fn fdb_show(m: &mut Manager, args: &[&str]) -> Reply {
+    let b = m.bridge(args[0])?;
+    let now = infra::clock::now_ms().max(0) as u64;
+    let mut out = String::from(" port  VLAN  MAC                Age\n");
+    for e in b.macs.list(now) {
+        let bundle = b.bundles.values().find(|x| x.id == e.bundle);
+        let first = bundle.and_then(|x| b.interfaces.get(&x.wanted.interfaces.first()?.name)?.ofport);
+        let port = match first {
+            Some(OfPort::LOCAL) => "LOCAL".to_string(),
+            Some(p) => p.0.to_string(),
+            None => "-1".to_string(),
+        };
+        let age = e.age_secs.map_or("static".to_string(), |a| a.to_string());
+        put!(out, "{port:>5}  {:>4}  {}  {age:>3}\n", e.key.vlan, mac_text(e.key.mac));
+    }
+    Ok(out)
+}
+
+fn fdb_add(m: &mut Manager, args: &[&str]) -> Reply {
+    let b = m.bridge(args[0])?;
+    let key = parse_key(args[2], args[3])?;
+    let bundle = b
+        .bundle_of(args[1])
+        .filter(|_| b.interfaces.get(args[1]).is_some_and(|i| i.ofport.is_some()))
+        .ok_or("software error, odp port is present but no ofp port")?;
+    b.macs.add_static(key, bundle.id, infra::clock::now_ms().max(0) as u64);
+    m.shared.world.bump();
+    Ok(String::new())
+}
+
+fn fdb_del(m: &mut Manager, args: &[&str]) -> Reply {
+    let b = m.bridge(args[0])?;
+    let key = parse_key(args[1], args[2])?;
+    if !b.macs.del_static(key) {
+        return Err("could not find static mac entry".into());
+    }
+    m.shared.world.bump();
+    Ok(String::new())
+}
+
+fn named_or_all<'a>(m: &'a Manager, args: &[&str]) -> Result<Vec<&'a Bridge>, String> {
+    match args.first() {
+        Some(n) => Ok(vec![m.bridge(n)?]),
+        None => Ok(m.bridges.values().collect()),
+    }
+}
+
+fn fdb_flush(m: &mut Manager, args: &[&str]) -> Reply {
+    for b in named_or_all(m, args)? {
+        b.macs.flush();
+    }
+    m.shared.world.bump();
+    Ok("table successfully flushed".into())
+}
+
+fn fdb_stats_show(m: &mut Manager, args: &[&str]) -> Reply {
+    let s = m.bridge(args[0])?.macs.stats();
+    Ok(format!(
+        "Statistics for bridge \"{}\":\n  Current/maximum MAC entries in the table: {}/{}\n  \
+         Current static MAC entries in the table : {}\n  Total number of learned MAC entries     : {}\n  \
+         Total number of expired MAC entries     : {}\n  Total number of evicted MAC entries     : {}\n  \
+         Total number of port moved MAC entries  : {}\n",
+        args[0], s.current, s.max, s.statics, s.learned, s.expired, s.evicted, s.moved
+    ))
+}
+
+fn fdb_stats_clear(m: &mut Manager, args: &[&str]) -> Reply {
+    for b in named_or_all(m, args)? {
+        b.macs.clear_stats();
+    }
+    Ok("statistics successfully cleared".into())
+}
+
+// -------------------------------------------------------------------------------------------- upcall, revalidator
+
+fn upcall_show(m: &mut Manager, _: &[&str]) -> Reply {
+    Ok(m.shared.slow.as_ref().map(|s| s.show()).unwrap_or_default())
+}
+
+fn set_flow_limit(m: &mut Manager, args: &[&str]) -> Reply {
+    // As atoi(3): what is no number is 0.
+    let digits: String = args[0].chars().take_while(char::is_ascii_digit).collect();
+    let limit = digits.parse::<u32>().unwrap_or(if digits.is_empty() { 0 } else { u32::MAX });
+    if let Some(s) = &m.shared.slow {
+        s.set_flow_limit(limit);
+    }
+    Ok(format!("set flow_limit to {limit}\n"))
+}
+
+fn revalidator_purge(m: &mut Manager, _: &[&str]) -> Reply {
+    if let Some(s) = &m.shared.slow {
+        s.purge();
+    }
+    Ok(String::new())
+}
+
+fn revalidator_wait(m: &mut Manager, _: &[&str]) -> Reply {
+    if let Some(s) = &m.shared.slow {
+        s.wait_round();
+    }
+    Ok(String::new())
+}

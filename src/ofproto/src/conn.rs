@@ -1,0 +1,541 @@
+//! One OpenFlow connection: bytes in, bytes out, no socket.
+//!
+//! Negotiates the version, answers requests, and sends what happens of itself (packet-in, port-status,
+//! flow-removed) to peers that asked for it. Reference: OpenFlow 1.3 §6.3, ovs-ofctl(8).
+//!
+//! Neighbours: the daemon moves the bytes; `ofproto` is the bridge it speaks for; `stats` makes multipart replies.
+//! Threads: main only.
+
+use crate::flow_mod::Removed;
+use crate::ofproto::{Host, Ofproto};
+use crate::stats;
+use flow::{Match, OfPort};
+use openflow::{
+    AsyncConfig, Decoder, Features, FlowRemoved, Frame, OfError, PacketIn, PacketInReason, PortConfig,
+    PortDesc, PortMod, PortReason, Reply, Request, Role, RoleMsg, Session, SwitchConfig, Version, VersionSet,
+};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+static LOG: infra::vlog::Module = infra::vlog::Module::new("connmgr");
+
+/// Bytes that may wait for a peer before what it did not ask for is dropped.
+const MAX_ASYNC_BACKLOG: usize = 4 << 20;
+/// Bytes that may wait for a peer before its next requests are left unread.
+const MAX_REPLY_BACKLOG: usize = 1 << 20;
+
+/// Transaction id of our hello.
+const HELLO_XID: u32 = 1;
+/// Ports that fit into a features reply of OpenFlow 1.0 (OpenFlow 1.0 §5.3.1).
+const MAX_FEATURES_PORTS: usize = (65_535 - 32) / 48;
+
+/// Number of a connection of one bridge.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnKind {
+    /// A tool on the management socket: gets nothing that it did not ask for.
+    Service {
+        /// Name in the log, as `unix#7`.
+        name: String,
+    },
+    /// A controller from the database.
+    Primary {
+        /// Target, as `tcp:127.0.0.1:6653`.
+        name: String,
+    },
+}
+
+/// A packet for controllers.
+pub struct PacketInEvent<'a> {
+    /// The whole packet.
+    pub packet: &'a [u8],
+    /// Bytes that the action wants sent at most.
+    pub max_len: u16,
+    /// Why.
+    pub reason: PacketInReason,
+    /// Table of the rule.
+    pub table_id: u8,
+    /// Cookie of the rule; `u64::MAX` none.
+    pub cookie: u64,
+    /// Which controllers: those of this id.
+    pub controller_id: u16,
+    /// Pipeline fields.
+    pub metadata: &'a Match,
+    /// For the controller action with user data.
+    pub userdata: &'a [u8],
+}
+
+/// One connection.
+pub struct Conn {
+    id: ConnId,
+    kind: ConnKind,
+    allowed: VersionSet,
+    decoder: Decoder,
+    out: VecDeque<u8>,
+    session: Option<Session>,
+    closing: bool,
+    role: Role,
+    generation_id: Option<u64>,
+    async_config: AsyncConfig,
+    controller_id: u16,
+    miss_send_len: u16,
+    scratch: Vec<u8>,
+    dropped_async: u64,
+    flow_mods_since_ms: Option<u64>,
+    flow_mods: crate::flow_mod::ModCounts,
+}
+
+/// Answers go into `out`; an error is sent to the peer.
+type Handled = Result<(), OfError>;
+
+impl Conn {
+    pub(crate) fn new(id: ConnId, kind: ConnKind, allowed: VersionSet) -> Conn {
+        let miss_send_len = if matches!(kind, ConnKind::Primary { .. }) { 128 } else { 0 };
+        let mut c = Conn {
+            id,
+            kind,
+            allowed,
+            decoder: Decoder::new(),
+            out: VecDeque::new(),
+            session: None,
+            closing: false,
+            role: Role::Equal,
+            generation_id: None,
+            async_config: AsyncConfig::default(),
+            controller_id: 0,
+            miss_send_len,
+            scratch: Vec::new(),
+            dropped_async: 0,
+            flow_mods_since_ms: None,
+            flow_mods: Default::default(),
+        };
+        let newest = allowed.highest().unwrap_or(Version::V10);
+        c.write(|out| openflow::encode(&Reply::Hello(allowed), &Session::new(newest), HELLO_XID, out));
+        c
+    }
+
+    /// Number of the connection.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        match &self.kind {
+            ConnKind::Service { name } | ConnKind::Primary { name } => name,
+        }
+    }
+
+    /// Bytes to send; take away what was sent.
+    pub fn output(&mut self) -> &mut VecDeque<u8> {
+        &mut self.out
+    }
+
+    /// Whether the peer's next bytes should wait until it has read more.
+    pub fn is_congested(&self) -> bool {
+        self.out.len() > MAX_REPLY_BACKLOG
+    }
+
+    /// Whether the connection must be closed once its output is sent.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Version and role, once negotiated.
+    pub fn version(&self) -> Option<Version> {
+        self.session.as_ref().map(|s| s.version)
+    }
+
+    /// Appends what `f` writes to the output.
+    fn write(&mut self, f: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        f(&mut bytes);
+        self.out.extend(bytes.iter());
+        bytes.clear();
+        // One large dump should not keep its memory.
+        bytes.shrink_to(MAX_REPLY_BACKLOG);
+        self.scratch = bytes;
+    }
+
+    pub(crate) fn wants_misses(&self) -> bool {
+        self.controller_id == 0 && self.gets_async() && self.version().is_none_or(|v| v < Version::V13)
+    }
+
+    fn gets_async(&self) -> bool {
+        self.session.is_some() && (matches!(self.kind, ConnKind::Primary { .. }) || self.miss_send_len > 0)
+    }
+
+    pub(crate) fn input(&mut self, bytes: &[u8], of: &mut Ofproto, host: &mut dyn Host) {
+        self.decoder.feed(bytes);
+        while !self.closing {
+            match self.decoder.next_frame() {
+                Ok(None) => break,
+                Ok(Some(frame)) => self.frame(&frame, of, host),
+                Err(e) => {
+                    infra::vlog!(LOG, Warn, "{}<->{}: {e}", of.name(), self.name());
+                    self.closing = true;
+                }
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: &Frame, of: &mut Ofproto, host: &mut dyn Host) {
+        let Some(session) = self.session else {
+            self.hello(frame, of);
+            return;
+        };
+        if frame.header.version != session.version.wire() {
+            self.error(&session, frame, OfError::OFPBRC_BAD_VERSION, of);
+            return;
+        }
+        let handled = match openflow::decode(frame, &session) {
+            Ok(request) => self.request(request, frame, of, host),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = handled {
+            self.error(&session, frame, e, of);
+        }
+    }
+
+    fn error(&mut self, session: &Session, frame: &Frame, e: OfError, of: &Ofproto) {
+        infra::vlog!(
+            LOG,
+            Info,
+            "{}<->{}: sending {} error reply to {} message",
+            of.name(),
+            self.name(),
+            e.name(),
+            frame.header.name()
+        );
+        self.write(|out| openflow::encode_error(e, frame, session.version, out));
+    }
+
+    fn hello(&mut self, frame: &Frame, of: &Ofproto) {
+        if frame.header.kind != 0 {
+            infra::vlog!(LOG, Warn, "{}<->{}: first message is not a hello, closing", of.name(), self.name());
+            self.closing = true;
+            return;
+        }
+        let peer = openflow::decode_hello(frame);
+        match self.allowed.negotiate(peer) {
+            Some(v) => self.session = Some(Session::new(v)),
+            None => {
+                infra::vlog!(
+                    LOG,
+                    Warn,
+                    "{}<->{}: version negotiation failed (we support version {}, peer supports version {})",
+                    of.name(),
+                    self.name(),
+                    self.allowed,
+                    peer
+                );
+                let v = Version::from_wire(frame.header.version)
+                    .or_else(|| self.allowed.highest())
+                    .unwrap_or(Version::V10);
+                let text = format!(
+                    "We support versions {}, you support versions {peer}, no common versions.",
+                    self.allowed
+                );
+                self.write(|out| openflow::encode_hello_failed(OfError::OFPHFC_INCOMPATIBLE, v, &text, out));
+                self.closing = true;
+            }
+        }
+    }
+
+    pub(crate) fn reply(&mut self, xid: u32, reply: &Reply<'_>) {
+        if let Some(s) = self.session {
+            self.write(|out| openflow::encode(reply, &s, xid, out));
+        }
+    }
+
+    /// Sends a flow statistics reply.
+    pub(crate) fn reply_flows(
+        &mut self,
+        xid: u32,
+        nicira: bool,
+        fill: impl FnOnce(&mut openflow::FlowStatsWriter),
+    ) {
+        if let Some(s) = self.session {
+            let mut w = openflow::FlowStatsWriter::new(s.version, xid, nicira);
+            fill(&mut w);
+            self.out.extend(w.finish());
+        }
+    }
+
+    fn request(&mut self, request: Request, frame: &Frame, of: &mut Ofproto, host: &mut dyn Host) -> Handled {
+        let xid = frame.header.xid;
+        self.check_role(&request)?;
+        match request {
+            Request::Hello(_) | Request::EchoReply => {}
+            Request::Error { kind, code } => {
+                infra::vlog!(
+                    LOG,
+                    Info,
+                    "{}<->{}: received error: type {kind}, code {code}",
+                    of.name(),
+                    self.name()
+                );
+            }
+            Request::EchoRequest(data) => self.reply(xid, &Reply::EchoReply(&data)),
+            Request::Barrier => {
+                of.settle(host);
+                self.reply(xid, &Reply::Barrier);
+            }
+            Request::FlowMod(fm) => {
+                let version = self.version().unwrap_or(Version::V10);
+                of.flows.apply(&fm, version, host.now_ms())?;
+                self.count_flow_mod(of, host.now_ms());
+            }
+            Request::PacketOut(out) => {
+                if out.buffer_id != openflow::NO_BUFFER {
+                    return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
+                }
+                of.settle(host);
+                host.packet_out(of.name(), &out)?;
+            }
+            Request::PortMod(pm) => port_mod(of, &pm, host)?,
+            Request::FeaturesRequest => self.features(xid, of),
+            Request::GetConfig => {
+                let c = SwitchConfig { miss_send_len: self.miss_send_len, ..of.config };
+                self.reply(xid, &Reply::GetConfig(c));
+            }
+            Request::SetConfig(c) => {
+                // Service connections may ask for packets, but only controllers set how the bridge treats fragments.
+                self.miss_send_len = c.miss_send_len;
+                of.config.frag = c.frag;
+            }
+            other => return self.extension(other, xid, of, host),
+        }
+        Ok(())
+    }
+
+    fn extension(&mut self, request: Request, xid: u32, of: &mut Ofproto, host: &mut dyn Host) -> Handled {
+        let Some(session) = self.session.as_mut() else { return Ok(()) };
+        match request {
+            Request::SetControllerId(id) => self.controller_id = id,
+            Request::SetFlowFormat { nxm } => session.nxm = nxm,
+            Request::FlowModTableId(on) => session.flow_mod_table_id = on,
+            Request::SetPacketInFormat(f) => session.packet_in_format = f,
+            Request::Role(r) => self.set_role(xid, r)?,
+            Request::GetAsync => {
+                let c = self.async_config;
+                self.reply(xid, &Reply::GetAsync(&c));
+            }
+            Request::SetAsync(update) => update.apply(&mut self.async_config),
+            Request::GroupMod { .. } => return Err(OfError::OFPGMFC_UNKNOWN_GROUP),
+            Request::MeterMod { .. } => return Err(OfError::OFPMMFC_INVALID_METER),
+            Request::TableMod(t) => {
+                if t.table_id != openflow::TABLE_ALL && t.table_id >= crate::flow_mod::USER_TABLES {
+                    return Err(OfError::OFPTMFC_BAD_TABLE);
+                }
+                return Err(OfError::OFPTMFC_BAD_CONFIG);
+            }
+            Request::QueueGetConfig { port, .. } => {
+                if port != OfPort::NONE && of.port(port).is_none() {
+                    return Err(OfError::OFPQOFC_BAD_PORT);
+                }
+                self.reply(xid, &Reply::QueueGetConfig { port });
+            }
+            other => return stats::multipart(self, other, xid, of, host),
+        }
+        Ok(())
+    }
+
+    fn features(&mut self, xid: u32, of: &Ofproto) {
+        let mut ports: Vec<PortDesc> = of.ports().map(|p| p.desc()).collect();
+        ports.truncate(MAX_FEATURES_PORTS);
+        self.reply(
+            xid,
+            &Reply::Features(&Features {
+                datapath_id: of.datapath_id,
+                n_buffers: 0,
+                n_tables: crate::flow_mod::USER_TABLES,
+                auxiliary_id: 0,
+                ports,
+            }),
+        );
+    }
+
+    /// Slaves may look but not change (OpenFlow 1.3 §6.3.4).
+    fn check_role(&self, request: &Request) -> Handled {
+        let changes = matches!(
+            request,
+            Request::FlowMod(_)
+                | Request::PortMod(_)
+                | Request::TableMod(_)
+                | Request::GroupMod { .. }
+                | Request::MeterMod { .. }
+                | Request::PacketOut(_)
+                | Request::SetConfig(_)
+        );
+        if changes && self.role == Role::Slave {
+            return Err(OfError::OFPBRC_IS_SECONDARY);
+        }
+        Ok(())
+    }
+
+    fn set_role(&mut self, xid: u32, r: RoleMsg) -> Handled {
+        if let (Some(new), Role::Master | Role::Slave) = (r.generation_id, r.role) {
+            // A signed comparison, so that the counter may wrap (OpenFlow 1.3 §6.3.4).
+            if self.generation_id.is_some_and(|old| (new.wrapping_sub(old) as i64) < 0) {
+                return Err(OfError::OFPRRFC_STALE);
+            }
+            self.generation_id = Some(new);
+        }
+        if r.role != Role::NoChange {
+            self.role = r.role;
+        }
+        let reply = RoleMsg { role: self.role, generation_id: self.generation_id, nicira: r.nicira };
+        self.reply(xid, &Reply::Role(reply));
+        Ok(())
+    }
+
+    fn count_flow_mod(&mut self, of: &mut Ofproto, now_ms: u64) {
+        let c = of.flows.take_counts();
+        self.flow_mods.adds += c.adds;
+        self.flow_mods.modifications += c.modifications;
+        self.flow_mods.deletes += c.deletes;
+        self.flow_mods_since_ms.get_or_insert(now_ms);
+    }
+
+    /// Whether something that the peer did not ask for may be sent, and counts it when not.
+    fn may_send_async(&mut self) -> bool {
+        if self.out.len() > MAX_ASYNC_BACKLOG {
+            self.dropped_async += 1;
+            return false;
+        }
+        true
+    }
+
+    fn wants(&self, bits: [u32; 2], reason: u32) -> bool {
+        let slave = usize::from(self.role == Role::Slave);
+        self.gets_async() && bits[slave] & (1 << reason) != 0
+    }
+
+    pub(crate) fn send_port_status(&mut self, reason: PortReason, desc: &PortDesc) {
+        if self.wants(self.async_config.port_status, reason as u32) && self.may_send_async() {
+            self.reply(0, &Reply::PortStatus { reason, desc });
+        }
+    }
+
+    pub(crate) fn send_flow_removed(&mut self, r: &Removed, m: &Match, now_ms: u64) {
+        if !self.wants(self.async_config.flow_removed, r.reason as u32) || !self.may_send_async() {
+            return;
+        }
+        let ms = now_ms.saturating_sub(r.rule.created_ms);
+        self.reply(
+            0,
+            &Reply::FlowRemoved(FlowRemoved {
+                match_: m,
+                priority: u16::try_from(r.rule.priority).unwrap_or(u16::MAX),
+                cookie: r.rule.cookie,
+                reason: r.reason,
+                table_id: r.rule.table_id,
+                duration_sec: u32::try_from(ms / 1000).unwrap_or(u32::MAX),
+                duration_nsec: (ms % 1000) as u32 * 1_000_000,
+                idle_timeout: r.rule.idle_timeout,
+                hard_timeout: r.rule.hard_timeout,
+                packet_count: r.rule.stats.packets.load(Ordering::Relaxed),
+                byte_count: r.rule.stats.bytes.load(Ordering::Relaxed),
+            }),
+        );
+    }
+
+    pub(crate) fn send_packet_in(&mut self, p: &PacketInEvent<'_>) {
+        let reason = p.reason as u32;
+        if p.controller_id != self.controller_id
+            || !self.wants(self.async_config.packet_in, reason)
+            || !self.may_send_async()
+        {
+            return;
+        }
+        // A miss is cut to what set-config asked for, an action to what the action says.
+        let max = match p.reason {
+            PacketInReason::NoMatch | PacketInReason::ImplicitMiss => self.miss_send_len,
+            _ => p.max_len,
+        };
+        let cut = p.packet.len().min(usize::from(max));
+        self.reply(
+            0,
+            &Reply::PacketIn(PacketIn {
+                packet: &p.packet[..cut],
+                buffer_id: openflow::NO_BUFFER,
+                total_len: u16::try_from(p.packet.len()).unwrap_or(u16::MAX),
+                reason: p.reason,
+                table_id: p.table_id,
+                cookie: p.cookie,
+                metadata: p.metadata,
+                userdata: p.userdata,
+            }),
+        );
+    }
+
+    pub(crate) fn run(&mut self, now_ms: u64) {
+        let Some(since) = self.flow_mods_since_ms else { return };
+        if now_ms < since + 60_000 {
+            return;
+        }
+        self.log_flow_mods(now_ms - since);
+    }
+
+    /// One line a minute (and one at the end) about the flow-mods of a connection.
+    fn log_flow_mods(&mut self, ms: u64) {
+        let c = std::mem::take(&mut self.flow_mods);
+        self.flow_mods_since_ms = None;
+        let kinds: Vec<String> =
+            [(c.adds, "adds"), (c.deletes, "deletes"), (c.modifications, "modifications")]
+                .into_iter()
+                .filter(|(n, _)| *n > 0)
+                .map(|(n, what)| format!("{n} {what}"))
+                .collect();
+        if !kinds.is_empty() {
+            let all = c.adds + c.deletes + c.modifications;
+            infra::vlog!(
+                LOG,
+                Info,
+                "{}: {all} flow_mods in the last {} s ({})",
+                self.name(),
+                ms / 1000,
+                kinds.join(", ")
+            );
+        }
+    }
+}
+
+fn port_mod(of: &mut Ofproto, pm: &PortMod, host: &mut dyn Host) -> Handled {
+    let Some(port) = of.ports.get_mut(&pm.port_no) else { return Err(OfError::OFPPMFC_BAD_PORT) };
+    if port.hw_addr != pm.hw_addr {
+        return Err(OfError::OFPPMFC_BAD_HW_ADDR);
+    }
+    let known = PortConfig::PORT_DOWN
+        | PortConfig::NO_STP
+        | PortConfig::NO_RECV
+        | PortConfig::NO_RECV_STP
+        | PortConfig::NO_FLOOD
+        | PortConfig::NO_FWD
+        | PortConfig::NO_PACKET_IN;
+    let mask = pm.mask.0 & known;
+    let new = (port.config.0 & !mask) | (pm.config.0 & mask);
+    if (new ^ port.config.0) & PortConfig::PORT_DOWN != 0 {
+        if let Some(n) = port.netdev() {
+            if let Err(e) = n.set_admin_up(new & PortConfig::PORT_DOWN == 0) {
+                infra::vlog!(LOG, Warn, "{}: cannot change the administrative state: {e}", port.name);
+                return Err(OfError::OFPPMFC_EPERM);
+            }
+        }
+    }
+    port.config = PortConfig(new);
+    port.refresh();
+    let copy = port.clone();
+    host.port_changed(of.name(), &copy);
+    of.tell_port_modified(copy.no);
+    Ok(())
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.log_flow_mods(0);
+    }
+}

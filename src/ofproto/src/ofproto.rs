@@ -1,0 +1,255 @@
+//! One bridge as OpenFlow sees it: identity, ports, tables, connections.
+//!
+//! The main thread owns it. What translation needs of it is published by the [`Host`] that every call gets.
+//! Neighbours: `bridge` creates and configures it; `conn` speaks to one peer; `flow_mod` changes the tables.
+//! Threads: main only.
+
+use crate::conn::{Conn, ConnId, ConnKind};
+use crate::flow_mod::{FlowTable, Removed};
+use crate::port::Port;
+use crate::rule::{CompactMatch, Rule, RuleFlags, RuleStats};
+use crate::tables::Tables;
+use flow::{Match, OfPort};
+use openflow::{Action, FlowRemovedReason, OfError, PacketOut, PortReason, SwitchConfig, VersionSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What a bridge needs done outside of itself. Calls come in the order of the messages that cause them.
+pub trait Host {
+    /// Makes `tables` the version that packets meet.
+    fn publish(&mut self, bridge: &str, tables: Tables);
+    /// Translates and sends a packet.
+    ///
+    /// # Errors
+    /// The OpenFlow error to answer with.
+    fn packet_out(&mut self, bridge: &str, out: &PacketOut) -> Result<(), OfError>;
+    /// The configuration bits of a port changed.
+    fn port_changed(&mut self, bridge: &str, port: &Port);
+    /// Brings the counters of rules and ports up to date with the datapath.
+    fn refresh_stats(&mut self);
+    /// Milliseconds of the monotonic clock.
+    fn now_ms(&self) -> u64;
+}
+
+/// Texts of the description reply (`other_config:dp-desc`, `dp-sn`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Identity {
+    pub mfr_desc: String,
+    pub hw_desc: String,
+    pub sw_desc: String,
+    pub serial: String,
+    pub dp_desc: String,
+}
+
+impl Default for Identity {
+    fn default() -> Identity {
+        Identity {
+            mfr_desc: "Nicira, Inc.".into(),
+            hw_desc: "Open vSwitch".into(),
+            sw_desc: infra::OVS_VERSION.into(),
+            serial: "None".into(),
+            dp_desc: "None".into(),
+        }
+    }
+}
+
+/// One bridge.
+pub struct Ofproto {
+    name: String,
+    /// Datapath id.
+    pub datapath_id: u64,
+    /// Texts of the description reply.
+    pub identity: Identity,
+    /// Versions that peers may use.
+    pub protocols: VersionSet,
+    /// Fragment handling and the rest of get-config.
+    pub config: SwitchConfig,
+    pub(crate) ports: BTreeMap<OfPort, Port>,
+    pub(crate) flows: FlowTable,
+    conns: BTreeMap<ConnId, Conn>,
+    next_conn: u64,
+    expire_at_ms: u64,
+}
+
+impl Ofproto {
+    /// A bridge without ports and rules.
+    pub fn new(name: &str, datapath_id: u64) -> Ofproto {
+        Ofproto {
+            name: name.into(),
+            datapath_id,
+            identity: Identity::default(),
+            protocols: VersionSet::DEFAULT,
+            config: SwitchConfig { frag: 0, invalid_ttl_to_controller: false, miss_send_len: 0 },
+            ports: BTreeMap::new(),
+            flows: FlowTable::default(),
+            conns: BTreeMap::new(),
+            next_conn: 1,
+            expire_at_ms: 0,
+        }
+    }
+
+    /// Bridge name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Ports by number.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.values()
+    }
+
+    /// Port `no`.
+    pub fn port(&self, no: OfPort) -> Option<&Port> {
+        self.ports.get(&no)
+    }
+
+    /// The rules.
+    pub fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    /// A free port number: `wanted` when it can be had, else the lowest one above those ever used; `None` when all
+    /// are taken.
+    pub fn allocate_port(&self, wanted: Option<OfPort>) -> Option<OfPort> {
+        let free = |p: &OfPort| p.0 != 0 && p.0 < OfPort::MAX.0 && !self.ports.contains_key(p);
+        wanted.filter(free).or_else(|| (1..OfPort::MAX.0).map(OfPort).find(free))
+    }
+
+    /// Adds a port and tells controllers.
+    pub fn add_port(&mut self, port: Port) {
+        let desc = port.desc();
+        self.ports.insert(port.no, port);
+        self.conns.values_mut().for_each(|c| c.send_port_status(PortReason::Add, &desc));
+    }
+
+    /// Removes a port and tells controllers.
+    pub fn remove_port(&mut self, no: OfPort) -> Option<Port> {
+        let port = self.ports.remove(&no)?;
+        let desc = port.desc();
+        self.conns.values_mut().for_each(|c| c.send_port_status(PortReason::Delete, &desc));
+        Some(port)
+    }
+
+    /// Reads link states again and tells controllers what changed. True when something did.
+    pub fn refresh_ports(&mut self) -> bool {
+        let mut any = false;
+        for port in self.ports.values_mut() {
+            if port.refresh() {
+                any = true;
+                let desc = port.desc();
+                self.conns.values_mut().for_each(|c| c.send_port_status(PortReason::Modify, &desc));
+            }
+        }
+        any
+    }
+
+    pub(crate) fn tell_port_modified(&mut self, no: OfPort) {
+        let Some(desc) = self.ports.get(&no).map(Port::desc) else { return };
+        self.conns.values_mut().for_each(|c| c.send_port_status(PortReason::Modify, &desc));
+    }
+
+    /// The rule of a bridge without controller and without `fail_mode=secure`: everything as a learning switch.
+    pub fn add_default_rule(&mut self, now_ms: u64) {
+        let stats = RuleStats::default();
+        stats.used_ms.store(now_ms, std::sync::atomic::Ordering::Relaxed);
+        self.flows.add_internal(Rule {
+            table_id: 0,
+            priority: 0,
+            cookie: 0,
+            matching: CompactMatch::new(&Match::any()),
+            actions: Arc::new([Action::Output { port: OfPort::NORMAL, max_len: 0 }]),
+            flags: RuleFlags::default(),
+            idle_timeout: 0,
+            hard_timeout: 0,
+            importance: 0,
+            created_ms: now_ms,
+            modified_ms: now_ms,
+            stats: Arc::new(stats),
+        });
+    }
+
+    /// Removes all rules.
+    pub fn flush_rules(&mut self) {
+        self.flows.flush(FlowRemovedReason::Delete);
+    }
+
+    /// Opens a connection. Feed it with [`Ofproto::input`].
+    pub fn connect(&mut self, kind: ConnKind) -> ConnId {
+        let id = ConnId(self.next_conn);
+        self.next_conn += 1;
+        self.conns.insert(id, Conn::new(id, kind, self.protocols));
+        id
+    }
+
+    /// The connection `id`.
+    pub fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(&id)
+    }
+
+    /// All connections.
+    pub fn conns(&self) -> impl Iterator<Item = &Conn> {
+        self.conns.values()
+    }
+
+    /// Forgets a connection that its peer or the daemon closed.
+    pub fn disconnect(&mut self, id: ConnId) {
+        self.conns.remove(&id);
+    }
+
+    /// Bytes arrived on a connection: answers go to its output. Afterwards the tables are published.
+    pub fn input(&mut self, id: ConnId, bytes: &[u8], host: &mut dyn Host) {
+        let Some(mut conn) = self.conns.remove(&id) else { return };
+        conn.input(bytes, self, host);
+        self.conns.insert(id, conn);
+        self.settle(host);
+    }
+
+    /// Publishes changed tables and tells which rules are gone.
+    pub fn settle(&mut self, host: &mut dyn Host) {
+        if let Some(t) = self.flows.take_changed() {
+            host.publish(&self.name, t);
+        }
+        let removed = self.flows.take_removed();
+        if !removed.is_empty() {
+            host.refresh_stats();
+            self.tell_removed(&removed, host.now_ms());
+        }
+    }
+
+    fn tell_removed(&mut self, removed: &[Removed], now_ms: u64) {
+        for r in removed {
+            let m = r.rule.matching.expand();
+            self.conns.values_mut().for_each(|c| c.send_flow_removed(r, &m, now_ms));
+        }
+    }
+
+    /// Timers: expires rules, once a second.
+    pub fn run(&mut self, host: &mut dyn Host) {
+        let now = host.now_ms();
+        if now >= self.expire_at_ms {
+            self.expire_at_ms = now + 1000;
+            if self.flows.has_expirable() {
+                host.refresh_stats();
+                self.flows.expire(now);
+            }
+        }
+        self.conns.values_mut().for_each(|c| c.run(now));
+        self.settle(host);
+    }
+
+    /// When [`Ofproto::run`] has to be called next.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.flows.has_expirable().then_some(self.expire_at_ms)
+    }
+
+    /// Sends a packet-in to every connection that wants it.
+    pub fn send_packet_in(&mut self, p: &crate::conn::PacketInEvent<'_>) {
+        self.conns.values_mut().for_each(|c| c.send_packet_in(p));
+    }
+
+    /// Whether a packet that hits no rule in a table goes to a controller: one of a version before 1.3 listens.
+    pub fn wants_misses(&self) -> bool {
+        self.conns.values().any(Conn::wants_misses)
+    }
+}
