@@ -205,6 +205,10 @@ pub(crate) fn set_field(r: &mut Reader<'_>, may_mask: bool) -> Result<Action, Of
     }
     // OpenFlow forbids writing its ingress port with set-field.
     let read_only = !field.writable() || field == Field::InPortOxm;
+    // Setting a VLAN ID without the bit that says that there is one makes no sense.
+    if field == Field::VlanVid && mask & 0x1000 != 0 && value & 0x1000 == 0 {
+        return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);
+    }
     if read_only || value & !mask != 0 || !field.is_value_valid(value) {
         return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);
     }

@@ -79,7 +79,10 @@ impl Target {
             }
             Action::Load { dst, value } if self.version >= Version::V15 => {
                 let value = value.checked_shl(dst.ofs.into()).unwrap_or(0);
-                self.set_field(out, dst.field, value, dst.mask(), true);
+                // A load of all there is to a field narrower than its wire form still has a mask.
+                let exact = dst.n_bits == u16::from(dst.field.n_bytes()) * 8;
+                let mask = (!exact).then(|| dst.mask());
+                action(out, 25, |o| oxm::put(o, dst.field, Some(self.version), value, mask));
             }
             Action::Load { dst, value } => {
                 reg_load(out, dst.field, value << dst.ofs, dst.mask());

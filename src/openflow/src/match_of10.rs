@@ -133,16 +133,15 @@ pub(crate) fn put10(out: &mut Vec<u8>, m: &Match) {
         !yes
     };
     let in_port = if wild(k.in_port == 0, IN_PORT) { f.in_port as u16 } else { 0 };
-    wild(k.dl_src != [0xff; 6], DL_SRC);
-    wild(k.dl_dst != [0xff; 6], DL_DST);
+    wild(k.dl_src == [0; 6], DL_SRC);
+    wild(k.dl_dst == [0; 6], DL_DST);
     wild(k.dl_type.is_zero(), DL_TYPE);
     wild(k.nw_proto == 0, NW_PROTO);
     wild(k.nw_tos & 0xfc == 0, NW_TOS);
-    wild(k.tp_src != Be16::MAX, TP_SRC);
-    wild(k.tp_dst != Be16::MAX, TP_DST);
+    wild(k.tp_src.is_zero(), TP_SRC);
+    wild(k.tp_dst.is_zero(), TP_DST);
     let (tci, tci_mask) = (f.vlans[0].tci.get(), k.vlans[0].tci.get());
     let (vid, pcp) = if tci_mask & CFI != 0 && tci & CFI == 0 {
-        wild(true, DL_VLAN_PCP);
         (NO_VLAN, 0)
     } else {
         let vid = if wild(tci_mask & VID == 0, DL_VLAN) { tci & VID } else { 0 };
@@ -218,10 +217,7 @@ fn get11(r: &mut Reader<'_>) -> Result<Match, OfError> {
     }
     let ip_any = Field::IpProto.match_prereqs_ok(&m);
     if ip_any && w & 16 == 0 {
-        if tos & !0x3f != 0 {
-            return Err(OfError::OFPBMC_BAD_VALUE);
-        }
-        m.set(Field::IpDscpShifted, tos.into());
+        m.set(Field::IpDscp, u128::from(tos & 0xfc));
     }
     let arp = Field::ArpOp.match_prereqs_ok(&m);
     if (ip_any || arp) && w & 32 == 0 {
@@ -295,7 +291,7 @@ pub(crate) fn put11(out: &mut Vec<u8>, m: &Match) {
     out.u8(pcp);
     out.zeros(1);
     out.u16(f.dl_type.get());
-    out.u8(f.nw_tos >> 2);
+    out.u8(f.nw_tos & 0xfc);
     out.u8(f.nw_proto);
     for (addr, mask) in [(f.nw_src, k.nw_src), (f.nw_dst, k.nw_dst)] {
         out.u32(addr.get());

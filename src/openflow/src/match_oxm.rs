@@ -7,7 +7,8 @@ use crate::wire::{round8, Put, Reader};
 use crate::{OfError, Version};
 use flow::{Field, Match};
 
-/// `NXM_NX_COOKIE`: not a packet field, but part of Nicira matches.
+/// `NXM_NX_COOKIE`: not a packet field, but part of Nicira matches. MPLS TTL has the same number; the length tells
+/// them apart.
 const COOKIE: Id = Id { class: 1, vendor: 0, number: 30 };
 
 /// Type of an OXM match.
@@ -29,7 +30,7 @@ pub(crate) fn get(bytes: &[u8], cookies: bool, strict: bool) -> Result<Fields, O
     while r.left() > 0 {
         let h = Header::read(&mut r, OfError::OFPBMC_BAD_LEN)?;
         let payload = r.take(h.payload)?;
-        if h.id == COOKIE && cookies {
+        if h.id == COOKIE && cookies && h.payload == if h.has_mask { 16 } else { 8 } {
             let mut p = Reader::new(payload, OfError::OFPBMC_BAD_LEN);
             if std::mem::replace(&mut cookie_seen, true) {
                 return Err(OfError::OFPBMC_DUP_FIELD);
@@ -134,8 +135,9 @@ impl Writer<'_> {
         fields.iter().for_each(|&f| self.put(f));
     }
 
+    /// Fields that NXM has in another form are sent in OXM's, even in OpenFlow 1.1.
     fn oxm(&self) -> bool {
-        self.version.is_some_and(|v| v >= Version::V12)
+        self.version.is_some_and(|v| v >= Version::V11)
     }
 
     fn vlan(&mut self) {

@@ -218,9 +218,7 @@ impl Field {
             }
             Prereq::Arp | Prereq::Ipv4 | Prereq::Ipv6 | Prereq::IpAny | Prereq::Mpls => true,
             Prereq::Tcp | Prereq::Udp | Prereq::Sctp | Prereq::Icmpv4 | Prereq::Icmpv6 => proto,
-            Prereq::Nd | Prereq::NdSolicit | Prereq::NdAdvert => {
-                proto && f.tp_src == Be16::MAX && f.tp_dst == Be16::MAX
-            }
+            Prereq::Nd | Prereq::NdSolicit | Prereq::NdAdvert => proto && f.tp_src == Be16::MAX,
         };
         masked && f.dl_type == Be16::MAX && self.prereqs_ok(&m.flow)
     }
