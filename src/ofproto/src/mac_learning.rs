@@ -190,7 +190,9 @@ impl MacLearning {
             let e = &t.slab[i as usize];
             // An entry that was used this second needs no write.
             let fresh = now_ms.saturating_sub(e.used_ms) < 1000;
-            if e.is_static || (e.bundle == bundle && fresh && !grat_arp) {
+            // Late news of packets seen elsewhere earlier do not move an entry back.
+            let late = e.bundle != bundle && now_ms < e.used_ms;
+            if e.is_static || late || (e.bundle == bundle && fresh && !grat_arp) {
                 return Learned::Same;
             }
         }

@@ -7,6 +7,7 @@
 //! main, read by all, no lock.
 
 use crate::mac_learning::MacLearning;
+use crate::recirc::RecircTable;
 use crate::tables::Tables;
 use flow::{DpPort, OfPort};
 use hashbrown::HashMap;
@@ -250,6 +251,7 @@ impl Snapshot {
 pub struct World {
     seq: AtomicU64,
     snapshot: Published<Snapshot>,
+    recirc: RecircTable,
     wait: Mutex<()>,
     changed: Condvar,
 }
@@ -266,6 +268,7 @@ impl World {
         World {
             seq: AtomicU64::new(1),
             snapshot: Published::new(Snapshot::default()),
+            recirc: RecircTable::default(),
             wait: Mutex::new(()),
             changed: Condvar::new(),
         }
@@ -281,6 +284,11 @@ impl World {
     #[inline]
     pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.snapshot.load()
+    }
+
+    /// Recirculation ids.
+    pub fn recirc(&self) -> &RecircTable {
+        &self.recirc
     }
 
     /// Replaces the snapshot and wakes the revalidators.

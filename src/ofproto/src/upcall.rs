@@ -1,0 +1,204 @@
+//! Misses of the datapath, translated inline by the thread that owns the packet.
+//!
+//! Neighbours: `datapath` calls [`Upcalls`], `xlate` translates, `revalidate` looks after what was installed.
+//! Threads: called on every poll-mode thread and on the io thread; per-thread scratch memory is reused, nothing
+//! waits.
+
+use crate::snapshot::World;
+use crate::xlate::{xlate, CreditStats, XlateCache, XlateIn, XlateOut};
+use datapath::{Miss, MissResult, Upcall};
+use flow::{Be16, Be32, DpAction, DpPort, Flow, Mask, UserspaceCookie};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+
+/// Flow limit until the first dumps tell more.
+const INITIAL_FLOW_LIMIT: usize = 10_000;
+
+thread_local! {
+    static SCRATCH: RefCell<XlateOut> = RefCell::new(XlateOut::default());
+}
+
+/// Counters of the slow path.
+#[derive(Default, Debug)]
+pub struct UpcallStats {
+    /// Packets translated.
+    pub misses: AtomicU64,
+    /// Packets from ports that no bridge has.
+    pub unknown_port: AtomicU64,
+    /// Flows that were not installed because of the flow limit.
+    pub over_limit: AtomicU64,
+}
+
+/// Handles misses.
+pub struct Upcalls {
+    world: Arc<World>,
+    flow_limit: AtomicUsize,
+    n_flows: AtomicUsize,
+    megaflows: AtomicBool,
+    stats: UpcallStats,
+}
+
+impl Upcalls {
+    /// A handler over `world`.
+    pub fn new(world: Arc<World>) -> Upcalls {
+        Upcalls {
+            world,
+            flow_limit: AtomicUsize::new(INITIAL_FLOW_LIMIT),
+            n_flows: AtomicUsize::new(0),
+            megaflows: AtomicBool::new(true),
+            stats: UpcallStats::default(),
+        }
+    }
+
+    /// The published state that it reads.
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &UpcallStats {
+        &self.stats
+    }
+
+    /// Flows above this number are not installed.
+    pub fn flow_limit(&self) -> usize {
+        self.flow_limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets the flow limit.
+    pub fn set_flow_limit(&self, limit: usize) {
+        self.flow_limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Tells how many flows there are; installs since the last call are counted on top.
+    pub fn set_flow_count(&self, n: usize) {
+        self.n_flows.store(n, Ordering::Relaxed);
+    }
+
+    /// `upcall/disable-megaflows`: flows match every bit of their packet.
+    pub fn set_megaflows(&self, on: bool) {
+        self.megaflows.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether flows wildcard what was not looked at.
+    pub fn megaflows(&self) -> bool {
+        self.megaflows.load(Ordering::Relaxed)
+    }
+}
+
+impl Upcall for Upcalls {
+    fn miss(&self, req: &Miss<'_>, out: &mut MissResult) {
+        self.stats.misses.fetch_add(1, Ordering::Relaxed);
+        out.seq = self.world.seq();
+        SCRATCH.with_borrow_mut(|x| {
+            let known = translate_flow(&self.world, req.flow, req.now_ms, Purpose::Packet, x);
+            if !known {
+                self.stats.unknown_port.fetch_add(1, Ordering::Relaxed);
+            }
+            out.mask = if self.megaflows() { x.mask } else { exact(req.flow) };
+            out.actions.append(&mut x.actions);
+            out.install = self.n_flows.load(Ordering::Relaxed) < self.flow_limit();
+            let first = CreditStats { packets: 1, bytes: req.packet.frame_len() as u64, used_ms: req.now_ms };
+            x.changed |= x.cache.push(first, false);
+            if x.changed {
+                self.world.bump_quietly();
+            }
+            if out.install {
+                self.n_flows.fetch_add(1, Ordering::Relaxed);
+                out.ctx = Some(Box::new(std::mem::take(&mut x.cache)));
+            } else {
+                self.stats.over_limit.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+}
+
+/// Why a datapath flow is translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// A packet is there, on a thread that must not wait.
+    Packet,
+    /// A packet of the slow path is there, on a thread that may wait.
+    SlowPacket,
+    /// To compare with what is installed.
+    Revalidate,
+}
+
+/// Translates a flow as the datapath has it (its `in_port` a [`DpPort`]). False when no bridge has the port: the
+/// result drops. With a slow-path reason, the actions send the packet there (but for [`Purpose::SlowPacket`],
+/// which wants the actions to run).
+pub fn translate_flow(
+    world: &World,
+    dp_flow: &Flow,
+    now_ms: u64,
+    purpose: Purpose,
+    out: &mut XlateOut,
+) -> bool {
+    let snapshot = world.load();
+    let Some((bridge, port)) = snapshot.of_port(DpPort(dp_flow.in_port)) else {
+        out.reset();
+        let m = &mut out.mask.0;
+        (m.in_port, m.recirc_id) = (u32::MAX, u32::MAX);
+        (m.packet_type, m.dl_type) = (Be32::MAX, Be16::MAX);
+        if matches!(dp_flow.dl_type.get(), 0x0800 | 0x86dd) {
+            m.nw_frag = flow::key::FRAG_MASK;
+        }
+        complete_mask(&mut out.mask);
+        return false;
+    };
+    let mut flow = *dp_flow;
+    flow.in_port = port.0.into();
+    let input = XlateIn {
+        flow: &flow,
+        bridge,
+        snapshot: &snapshot,
+        recirc: world.recirc(),
+        now_ms,
+        side_effects: purpose != Purpose::Revalidate,
+        may_wait: purpose != Purpose::Packet,
+        for_flow: true,
+        actions: None,
+    };
+    xlate(&input, out, None);
+    complete_mask(&mut out.mask);
+    if out.slow != 0 && purpose != Purpose::SlowPacket {
+        out.actions.clear();
+        let cookie = UserspaceCookie::SlowPath { reason: out.slow };
+        out.actions.push(DpAction::Userspace { pid: 0, cookie });
+    }
+    true
+}
+
+/// Megaflows always match whether there is a VLAN header, and which.
+fn complete_mask(mask: &mut Mask) {
+    let tci = &mut mask.0.vlans[0].tci;
+    if tci.is_zero() {
+        *tci = Be16::new(0x1fff);
+    }
+}
+
+/// The mask that matches every field that the packet has.
+fn exact(flow: &Flow) -> Mask {
+    let mut m = Mask::default();
+    for (w, f) in m.0.words_mut()[..flow::PKT_WORDS].iter_mut().zip(flow.words()) {
+        if *f != 0 {
+            *w = u64::MAX;
+        }
+    }
+    let f = &mut m.0;
+    (f.in_port, f.recirc_id) = (u32::MAX, u32::MAX);
+    (f.packet_type, f.dl_type) = (Be32::MAX, Be16::MAX);
+    (f.dl_src, f.dl_dst) = ([0xff; 6], [0xff; 6]);
+    f.nw_frag = 0xff;
+    (f.nw_proto, f.nw_tos, f.nw_ttl) = (0xff, 0xff, 0xff);
+    (f.tp_src, f.tp_dst) = (Be16::MAX, Be16::MAX);
+    (f.nw_src, f.nw_dst) = (Be32::MAX, Be32::MAX);
+    complete_mask(&mut m);
+    m
+}
+
+/// What a megaflow keeps for the revalidator.
+pub(crate) fn cache_of(ctx: &Option<Box<dyn std::any::Any + Send + Sync>>) -> Option<&XlateCache> {
+    ctx.as_ref()?.downcast_ref::<XlateCache>()
+}

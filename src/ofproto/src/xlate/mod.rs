@@ -1,0 +1,300 @@
+//! Translation: a packet's flow through the OpenFlow tables, into datapath actions and a sound, narrow mask.
+//!
+//! Sound means: every packet that agrees with this one in the bits of the mask gets the same actions. Whatever is
+//! looked at to decide something is therefore unwildcarded first. Neighbours: `upcall` (misses), `revalidate`
+//! (installed flows), packet-out. Threads: runs on poll-mode threads, reads the published snapshot and tables only.
+
+mod action_set;
+mod actions;
+mod cache;
+mod commit;
+mod hash;
+mod normal;
+mod output;
+mod resume;
+mod table;
+
+pub use cache::{Credit, CreditStats, XlateCache};
+
+use crate::recirc::{FrozenFrame, RecircTable};
+use crate::rule::Rule;
+use crate::snapshot::{BridgeView, PortConfig, Snapshot};
+use crate::tables::Tables;
+use arc_swap::Guard;
+use flow::key::{FRAG_MASK, VLAN_CFI};
+use flow::{Be16, DpAction, Flow, Mask, OfPort, PKT_WORDS};
+use openflow::Action;
+use std::fmt;
+use std::sync::Arc;
+
+/// Deepest nesting of resubmits and patch ports.
+pub const MAX_DEPTH: u32 = 64;
+/// Most resubmits of one translation.
+pub const MAX_RESUBMITS: u32 = 64 * 64;
+/// Most bytes on the stack.
+const MAX_STACK_BYTES: usize = 65_535;
+/// Most datapath actions, standing for the 64 kB that the original allows.
+const MAX_DP_ACTIONS: usize = 8_191;
+
+/// Why a translation was given up. The packet is dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum XlateError {
+    #[error("Recursion too deep")]
+    RecursionTooDeep,
+    #[error("Too many resubmits")]
+    TooManyResubmits,
+    #[error("Stack too deep")]
+    StackTooDeep,
+    #[error("No recirculation context")]
+    NoRecirculationContext,
+    #[error("Too many MPLS labels")]
+    TooManyMplsLabels,
+    #[error("Too many datapath actions")]
+    TooManyActions,
+    #[error("No input bridge")]
+    NoInputBridge,
+}
+
+/// Slow-path reasons as carried by the `userspace` action.
+pub const SLOW_ACTION: u32 = 1 << 5;
+
+/// Follows a translation step by step (`ofproto/trace`).
+pub trait TraceSink {
+    /// Translation enters a bridge.
+    fn bridge(&mut self, name: &str);
+    /// A rule of table `table` was hit (`None`: no rule matched).
+    fn rule(&mut self, table: u8, rule: Option<&Rule>);
+    /// An action is about to run.
+    fn action(&mut self, action: &Action);
+    /// Something worth saying about the last action.
+    fn note(&mut self, text: fmt::Arguments<'_>);
+    /// What follows is nested one deeper (true) or one less deep.
+    fn nest(&mut self, deeper: bool);
+}
+
+/// What to translate.
+pub struct XlateIn<'a> {
+    /// The packet's flow; `in_port` is the OpenFlow port.
+    pub flow: &'a Flow,
+    /// Bridge in which the packet was received.
+    pub bridge: &'a Arc<BridgeView>,
+    /// All bridges.
+    pub snapshot: &'a Snapshot,
+    /// Recirculation ids.
+    pub recirc: &'a RecircTable,
+    /// Monotonic milliseconds.
+    pub now_ms: u64,
+    /// A packet is there: side effects (MAC learning) are wanted.
+    pub side_effects: bool,
+    /// May wait for locks (not on a poll-mode thread).
+    pub may_wait: bool,
+    /// Whether the result is kept: packet-ins that are only traced are marked as not to be sent.
+    pub for_flow: bool,
+    /// Actions to run in place of a lookup in table 0 (packet-out).
+    pub actions: Option<&'a [Action]>,
+}
+
+/// What came out. Reused between translations: [`XlateOut::reset`] keeps the memory.
+#[derive(Default)]
+pub struct XlateOut {
+    /// Datapath actions; empty drops the packet.
+    pub actions: Vec<DpAction>,
+    /// Bits looked at, in packet words.
+    pub mask: Mask,
+    /// What to credit with packets.
+    pub cache: XlateCache,
+    /// Reasons to handle each packet in the slow path.
+    pub slow: u32,
+    /// Why translation was given up.
+    pub error: Option<XlateError>,
+    /// A side effect made installed flows wrong: bump the world's sequence number.
+    pub changed: bool,
+    /// The flow as OpenFlow left it.
+    pub final_flow: Flow,
+}
+
+impl XlateOut {
+    /// Empties it.
+    pub fn reset(&mut self) {
+        self.actions.clear();
+        self.mask = Mask::default();
+        self.cache.credits.clear();
+        self.slow = 0;
+        self.error = None;
+        self.changed = false;
+    }
+}
+
+/// One translation under way.
+struct Ctx<'a, 'o> {
+    input: &'a XlateIn<'a>,
+    bridge: &'a Arc<BridgeView>,
+    tables: Guard<Arc<Tables>>,
+    /// The packet as OpenFlow has it now.
+    flow: Flow,
+    /// The packet as the datapath has it after the actions so far.
+    base: Flow,
+    out: &'o mut XlateOut,
+    trace: Option<&'o mut dyn TraceSink>,
+    table_id: u8,
+    rule: Option<Arc<Rule>>,
+    depth: u32,
+    resubmits: u32,
+    stack: Vec<(u128, u16)>,
+    stack_bytes: usize,
+    action_set: Vec<Action>,
+    in_action_set: bool,
+    exit: bool,
+    /// The packet was MPLS and a pop made it something whose headers are not known.
+    was_mpls: bool,
+    freezing: bool,
+    frames: Vec<FrozenFrame>,
+    /// Skb priority of the packet as received.
+    orig_priority: u32,
+}
+
+/// Translates. `out` is reset first.
+pub fn xlate<'o>(input: &XlateIn<'_>, out: &'o mut XlateOut, trace: Option<&'o mut dyn TraceSink>) {
+    out.reset();
+    let mut ctx = Ctx::new(input, out, trace);
+    ctx.unwildcard_always();
+    ctx.run();
+    if let Some(error) = ctx.out.error {
+        ctx.note(format_args!("{error}"));
+        ctx.out.actions.clear();
+        ctx.out.slow = 0;
+    } else if ctx.out.actions.len() > MAX_DP_ACTIONS {
+        ctx.out.error = Some(XlateError::TooManyActions);
+        ctx.out.actions.clear();
+    }
+    ctx.out.final_flow = ctx.flow;
+    finish_mask(input.flow, &mut ctx.out.mask);
+}
+
+impl<'a, 'o> Ctx<'a, 'o> {
+    fn new(
+        input: &'a XlateIn<'a>,
+        out: &'o mut XlateOut,
+        trace: Option<&'o mut dyn TraceSink>,
+    ) -> Ctx<'a, 'o> {
+        let mut flow = *input.flow;
+        flow.actset_output = OfPort::UNSET.0.into();
+        Ctx {
+            input,
+            bridge: input.bridge,
+            tables: input.bridge.tables.load(),
+            base: flow,
+            orig_priority: flow.skb_priority,
+            flow,
+            out,
+            trace,
+            table_id: 0,
+            rule: None,
+            depth: 0,
+            resubmits: 0,
+            stack: Vec::new(),
+            stack_bytes: 0,
+            action_set: Vec::new(),
+            in_action_set: false,
+            exit: false,
+            was_mpls: false,
+            freezing: false,
+            frames: Vec::new(),
+        }
+    }
+
+    /// What every megaflow looks at.
+    fn unwildcard_always(&mut self) {
+        let m = &mut self.out.mask.0;
+        m.in_port = u32::MAX;
+        m.recirc_id = u32::MAX;
+        m.packet_type = flow::Be32::MAX;
+        m.dl_type = Be16::MAX;
+        if commit::is_ip_any(&self.flow) {
+            m.nw_frag |= FRAG_MASK;
+        }
+    }
+
+    fn run(&mut self) {
+        if self.flow.recirc_id != 0 {
+            self.resume();
+        } else if let Some(actions) = self.input.actions {
+            self.trace_bridge();
+            self.do_actions(actions, true);
+        } else {
+            self.trace_bridge();
+            if !self.may_receive(OfPort(self.flow.in_port as u16)) {
+                return;
+            }
+            self.lookup_and_run(0, true);
+        }
+        self.end_of_pipeline();
+    }
+
+    /// Runs the action set, or freezes when recirculation was asked for.
+    fn end_of_pipeline(&mut self) {
+        if self.out.error.is_some() {
+            return;
+        }
+        if !self.freezing {
+            self.run_action_set();
+        }
+        if self.freezing {
+            self.finish_freezing();
+        }
+    }
+
+    /// Whether `port` takes packets (OFPPC_NO_RECV).
+    fn may_receive(&mut self, port: OfPort) -> bool {
+        let Some(p) = self.bridge.port(port) else { return true };
+        let stp = self.flow.dl_dst == [1, 0x80, 0xc2, 0, 0, 0];
+        if p.config.0 & (PortConfig::NO_RECV | PortConfig::NO_RECV_STP) == 0 {
+            return true;
+        }
+        self.out.mask.0.dl_dst = [0xff; 6];
+        !p.config.has(if stp { PortConfig::NO_RECV_STP } else { PortConfig::NO_RECV })
+    }
+
+    fn fail(&mut self, error: XlateError) {
+        self.out.error.get_or_insert(error);
+    }
+
+    #[inline]
+    fn note(&mut self, text: fmt::Arguments<'_>) {
+        if let Some(t) = self.trace.as_deref_mut() {
+            t.note(text);
+        }
+    }
+
+    fn trace_bridge(&mut self) {
+        if let Some(t) = self.trace.as_deref_mut() {
+            t.bridge(&self.bridge.name);
+        }
+    }
+
+    /// OpenFlow input port as it stands (actions may write it).
+    fn in_port(&self) -> OfPort {
+        OfPort(self.flow.in_port as u16)
+    }
+}
+
+/// Brings a mask into the form in which a megaflow is installed.
+fn finish_mask(flow: &Flow, mask: &mut Mask) {
+    mask.0.words_mut()[PKT_WORDS..].iter_mut().for_each(|w| *w = 0);
+    let m = &mut mask.0;
+    m.conj_id = 0;
+    if flow.nw_frag & flow::key::FRAG_LATER != 0 {
+        // No later fragment has ports, and whether it is one is matched.
+        (m.tp_src, m.tp_dst) = (Be16::ZERO, Be16::ZERO);
+    }
+    if commit::is_ip_any(flow) && matches!(flow.nw_proto, commit::PROTO_ICMP | commit::PROTO_ICMPV6) {
+        m.tp_src &= Be16::new(0xff);
+        m.tp_dst &= Be16::new(0xff);
+    }
+    for v in &mut m.vlans {
+        if !v.tci.is_zero() {
+            v.tci |= Be16::new(VLAN_CFI);
+        }
+    }
+}

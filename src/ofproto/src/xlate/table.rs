@@ -1,0 +1,144 @@
+//! Lookups, resubmit, goto_table, table misses.
+//!
+//! Neighbours: `actions` calls it. Threads: part of a translation.
+
+use super::cache::Credit;
+use super::{Ctx, XlateError, MAX_DEPTH, MAX_DP_ACTIONS, MAX_RESUBMITS};
+use crate::snapshot::PortConfig;
+use flow::key::FRAG_MASK;
+use flow::{Be16, Flow, OfPort};
+
+/// Packet-in reasons (OpenFlow 1.3 §7.4.1; 6 and 7 are told apart by version when the message is made).
+pub mod reason {
+    /// No rule matched (OpenFlow below 1.3).
+    pub const NO_MATCH: u8 = 0;
+    /// By an output action.
+    pub const ACTION: u8 = 1;
+    /// TTL ran out.
+    pub const INVALID_TTL: u8 = 2;
+    /// By the action set.
+    pub const ACTION_SET: u8 = 3;
+    /// By a packet-out.
+    pub const PACKET_OUT: u8 = 5;
+    /// By a table-miss rule.
+    pub const EXPLICIT_MISS: u8 = 6;
+}
+
+impl Ctx<'_, '_> {
+    /// Looks up the flow in `table` and runs what is found; `miss`: the table's miss behaviour applies.
+    pub(super) fn lookup_and_run(&mut self, table: u8, miss: bool) {
+        let found = self.lookup(table);
+        if let Some(t) = self.trace.as_deref_mut() {
+            t.rule(table, found.as_deref());
+        }
+        match found {
+            Some(rule) => {
+                self.out.cache.credits.push(Credit::Rule(rule.clone()));
+                let old_table = std::mem::replace(&mut self.table_id, table);
+                let old_rule = self.rule.replace(rule.clone());
+                if let Some(t) = self.trace.as_deref_mut() {
+                    t.nest(true);
+                }
+                self.do_actions(&rule.actions, false);
+                if let Some(t) = self.trace.as_deref_mut() {
+                    t.nest(false);
+                }
+                self.rule = old_rule;
+                self.table_id = old_table;
+            }
+            None if miss => self.table_miss(table),
+            None => {}
+        }
+    }
+
+    fn lookup(&mut self, table: u8) -> Option<std::sync::Arc<crate::rule::Rule>> {
+        let ip = super::commit::is_ip_any(&self.flow);
+        let frag = if ip { self.flow.nw_frag & FRAG_MASK } else { 0 };
+        if frag != 0 && self.bridge.drop_frags {
+            return None;
+        }
+        let tables = &self.tables;
+        let t = tables.table(table);
+        let mask = &mut self.out.mask;
+        let rule = if frag != 0 {
+            // Fragments look as if they had no ports, the first one too.
+            let without = Flow { tp_src: Be16::ZERO, tp_dst: Be16::ZERO, ..self.flow };
+            t.classifier.lookup(&without, mask).cloned()
+        } else {
+            t.classifier.lookup(&self.flow, mask).cloned()
+        };
+        let credit = Credit::Table { stats: t.stats.clone(), hit: rule.is_some() };
+        self.out.cache.credits.push(credit);
+        rule
+    }
+
+    /// No rule matched: a packet-in when a connection wants one and the port allows it, else a drop.
+    fn table_miss(&mut self, table: u8) {
+        if self.bridge.drop_frags && self.flow.nw_frag & FRAG_MASK != 0 {
+            return;
+        }
+        let allowed =
+            self.bridge.port(self.in_port()).is_some_and(|p| !p.config.has(PortConfig::NO_PACKET_IN));
+        if self.bridge.packet_in_on_miss && allowed {
+            let old_table = std::mem::replace(&mut self.table_id, table);
+            let old_rule = self.rule.take();
+            self.send_to_controller(reason::NO_MATCH, u16::MAX, 0, &[]);
+            self.rule = old_rule;
+            self.table_id = old_table;
+        }
+    }
+
+    /// `resubmit`, `goto_table` and output to TABLE: looks up as if the packet came from `in_port`.
+    pub(super) fn table_action(&mut self, in_port: OfPort, table: u8, miss: bool) {
+        if !self.resubmit_allowed() {
+            return;
+        }
+        let old_in_port = self.flow.in_port;
+        let deeper = table <= self.table_id;
+        self.flow.in_port = in_port.0.into();
+        let found = self.lookup(table);
+        // NORMAL and IN_PORT know the real port.
+        self.flow.in_port = old_in_port;
+        self.resubmits += 1;
+        if let Some(t) = self.trace.as_deref_mut() {
+            t.rule(table, found.as_deref());
+        }
+        let Some(rule) = found else {
+            if miss {
+                self.table_miss(table);
+            }
+            return;
+        };
+        self.out.cache.credits.push(Credit::Rule(rule.clone()));
+        let old_table = std::mem::replace(&mut self.table_id, table);
+        let old_rule = self.rule.replace(rule.clone());
+        self.depth += u32::from(deeper);
+        if let Some(t) = self.trace.as_deref_mut() {
+            t.nest(true);
+        }
+        self.do_actions(&rule.actions, false);
+        if let Some(t) = self.trace.as_deref_mut() {
+            t.nest(false);
+        }
+        self.depth -= u32::from(deeper);
+        self.rule = old_rule;
+        self.table_id = old_table;
+    }
+
+    /// Whether the limits allow going on.
+    pub(super) fn resubmit_allowed(&mut self) -> bool {
+        if self.depth >= MAX_DEPTH {
+            self.note(format_args!("over max translation depth {MAX_DEPTH}"));
+            self.fail(XlateError::RecursionTooDeep);
+        } else if self.resubmits >= MAX_RESUBMITS {
+            self.note(format_args!("over {MAX_RESUBMITS} resubmit actions"));
+            self.fail(XlateError::TooManyResubmits);
+        } else if self.out.actions.len() > MAX_DP_ACTIONS {
+            self.note(format_args!("resubmits yielded over 64 kB of actions"));
+            self.fail(XlateError::TooManyActions);
+        } else {
+            return true;
+        }
+        false
+    }
+}
