@@ -98,7 +98,7 @@ fn symmetric_l4(f: &Flow, basis: u32) -> u32 {
     let mut k = [0u8; 32];
     k[..16].copy_from_slice(&xor_addrs(f));
     k[16..18].copy_from_slice(&f.dl_type.bytes());
-    let tci = f.vlans.iter().fold(Be16::ZERO, |t, v| t ^ v.tci & Be16::new(VID_CFI));
+    let tci = f.vlans.iter().fold(Be16::ZERO, |t, v| t ^ v.tci & Be16::new(VID_CFI & !VLAN_CFI));
     k[18..20].copy_from_slice(&tci.bytes());
     if is_ip_any(f) {
         // UDP ports are left out: they need not be the same in both directions.
