@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod be;
+pub mod compose;
 pub mod extract;
 pub mod field;
 pub mod hash;
@@ -17,6 +18,7 @@ mod text;
 
 pub use action::{DpAction, DpActions, SetField, UserspaceCookie};
 pub use be::{Be16, Be32, Be64};
+pub use compose::compose;
 pub use extract::{extract, extract_flow, Offsets, PktMetadata};
 pub use field::{Field, SubField};
 pub use hash::{hash_5tuple, HashFields};
