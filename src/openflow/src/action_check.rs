@@ -184,6 +184,10 @@ impl Checker<'_> {
             }
             Action::SetField { field, flow_has_vlan, .. } => {
                 self.readable(*field)?;
+                // The VLAN ID can be set only where there is a VLAN header.
+                if *field == Field::VlanVid && !self.has_vlan() {
+                    return Err(INCONSISTENT);
+                }
                 *flow_has_vlan = self.has_vlan();
                 if is_vlan(*field) {
                     self.set_vlan(true);

@@ -49,9 +49,13 @@ fn one(kind: u16, r: &mut Reader<'_>, version: Version) -> Result<Action, OfErro
     };
     let known = match version {
         Version::V10 => kind <= 11,
-        Version::V11 => kind <= 24 && !matches!(kind, 11 | 12),
-        Version::V15 => matches!(kind, 0 | 15..=25 | 28 | 29),
-        _ => matches!(kind, 0 | 15..=25),
+        // Later versions took the fixed set actions out, but they are still understood.
+        v => match kind {
+            0..=10 | 13..=24 => true,
+            25 => v >= Version::V12,
+            28 | 29 => v >= Version::V15,
+            _ => false,
+        },
     };
     if !known {
         return Err(OfError::OFPBAC_BAD_TYPE);
@@ -188,6 +192,7 @@ pub(crate) fn set_field(r: &mut Reader<'_>, may_mask: bool) -> Result<Action, Of
         let known = oxm::field_of(h.id).is_some();
         return Err(if known { OfError::OFPBAC_BAD_SET_LEN } else { OfError::OFPBAC_BAD_SET_TYPE });
     };
+    h.check_wildcards(r.peek())?;
     let n = usize::from(field.n_bytes());
     let value = r.uint(n)?;
     let mask = if h.has_mask { r.uint(n)? } else { field.all_ones() };
@@ -209,10 +214,10 @@ pub(crate) fn set_field(r: &mut Reader<'_>, may_mask: bool) -> Result<Action, Of
     if field == Field::VlanVid && mask & 0x1000 != 0 && value & 0x1000 == 0 {
         return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);
     }
-    if read_only || value & !mask != 0 || !field.is_value_valid(value) {
+    if read_only || !oxm::value_ok(field, value) {
         return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);
     }
-    Ok(Action::SetField { field, value, mask, flow_has_vlan: false })
+    Ok(Action::SetField { field, value: value & mask, mask, flow_has_vlan: false })
 }
 
 fn copy_field(r: &mut Reader<'_>) -> Result<Action, OfError> {
@@ -223,8 +228,8 @@ fn copy_field(r: &mut Reader<'_>) -> Result<Action, OfError> {
 
 /// The two headers of a copy, and padding.
 pub(crate) fn reg_move(r: &mut Reader<'_>, n: u16, src_ofs: u16, dst_ofs: u16) -> Result<Action, OfError> {
-    let src = oxm::subfield(oxm::read_field(r)?, src_ofs, n)?;
-    let dst = oxm::subfield(oxm::read_field(r)?, dst_ofs, n)?;
+    let src = oxm::subfield(oxm::read_field(r, OfError::OFPBMC_BAD_FIELD)?, src_ofs, n)?;
+    let dst = oxm::subfield(oxm::read_field(r, OfError::OFPBMC_BAD_FIELD)?, dst_ofs, n)?;
     if !dst.field.writable() {
         return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);
     }

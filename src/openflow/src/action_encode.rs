@@ -237,12 +237,13 @@ impl Target {
             return plain(out, if src { 9 } else { 10 }, &port.to_be_bytes());
         }
         let field = match (self.ip_proto, src) {
+            (6, true) => Field::TcpSrc,
+            (6, false) => Field::TcpDst,
             (17, true) => Field::UdpSrc,
             (17, false) => Field::UdpDst,
             (132, true) => Field::SctpSrc,
             (132, false) => Field::SctpDst,
-            (_, true) => Field::TcpSrc,
-            (_, false) => Field::TcpDst,
+            _ => return plain(out, if src { 9 } else { 10 }, &port.to_be_bytes()),
         };
         self.oxm_set(out, field, port.into());
     }

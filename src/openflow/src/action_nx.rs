@@ -56,7 +56,7 @@ pub(crate) fn get(subtype: u16, r: &mut Reader<'_>) -> Result<Action, OfError> {
         }
         15 => {
             let packed = r.u16()?;
-            let src = oxm::ofs_nbits(oxm::read_field(r)?, packed)?;
+            let src = oxm::ofs_nbits(oxm::read_field(r, OfError::OFPBAC_BAD_SET_TYPE)?, packed)?;
             let max_len = r.u16()?;
             r.zeros(6, BAD_ARG)?;
             Action::OutputReg { src, max_len }
@@ -98,13 +98,13 @@ pub(crate) fn get(subtype: u16, r: &mut Reader<'_>) -> Result<Action, OfError> {
             r.skip(2)?;
             Action::Group(r.u32()?)
         }
-        _ => return Err(OfError::OFPBAC_BAD_TYPE),
+        _ => return Err(OfError::OFPBAC_BAD_VENDOR_TYPE),
     })
 }
 
 fn reg_load(r: &mut Reader<'_>) -> Result<Action, OfError> {
     let packed = r.u16()?;
-    let dst = oxm::ofs_nbits(oxm::read_field(r)?, packed)?;
+    let dst = oxm::ofs_nbits(oxm::read_field(r, OfError::OFPBAC_BAD_SET_TYPE)?, packed)?;
     let value = u128::from(r.u64()?);
     if !dst.field.writable() {
         return Err(OfError::OFPBAC_BAD_SET_ARGUMENT);
@@ -121,7 +121,7 @@ fn multipath(r: &mut Reader<'_>) -> Result<Action, OfError> {
     let (algorithm, max_link, arg) = (r.u16()?, r.u16()?, r.u32()?);
     r.skip(2)?;
     let packed = r.u16()?;
-    let dst = oxm::ofs_nbits(oxm::read_field(r)?, packed)?;
+    let dst = oxm::ofs_nbits(oxm::read_field(r, OfError::OFPBAC_BAD_SET_TYPE)?, packed)?;
     if fields > 6 || algorithm > 3 {
         return Err(BAD_ARG);
     }
@@ -137,14 +137,14 @@ fn multipath(r: &mut Reader<'_>) -> Result<Action, OfError> {
 
 fn output_reg2(r: &mut Reader<'_>) -> Result<Action, OfError> {
     let (packed, max_len) = (r.u16()?, r.u16()?);
-    let src = oxm::ofs_nbits(oxm::read_field(r)?, packed)?;
+    let src = oxm::ofs_nbits(oxm::read_field(r, OfError::OFPBAC_BAD_SET_TYPE)?, packed)?;
     padding(r, NOT_ZERO)?;
     Ok(Action::OutputReg { src, max_len })
 }
 
 fn stack(r: &mut Reader<'_>, push: bool) -> Result<Action, OfError> {
     let ofs = r.u16()?;
-    let field = oxm::read_field(r)?;
+    let field = oxm::read_field(r, OfError::OFPBMC_BAD_FIELD)?;
     let n = r.u16()?;
     padding(r, NOT_ZERO)?;
     let sf = oxm::subfield(field, ofs, n)?;

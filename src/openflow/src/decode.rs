@@ -318,6 +318,8 @@ fn nicira(r: &mut Reader<'_>, s: &Session) -> Result<Request, OfError> {
             let id = r.u16()?;
             empty(r, Request::SetControllerId(id))
         }
+        // Known, but sent by switches only.
+        11 | 14 | 17 | 30 => Err(BAD_TYPE),
         _ => Err(OfError::OFPBRC_BAD_SUBTYPE),
     }
 }

@@ -33,12 +33,12 @@ fn command10(raw: u16, s: &Session) -> Result<(FlowModCommand, u8), OfError> {
 }
 
 fn flags10(raw: u16, cmd: FlowModCommand) -> Result<FlowFlags, OfError> {
+    if raw & !7 != 0 {
+        return Err(BAD_FLAGS);
+    }
     if raw & 4 != 0 {
         // Emergency flows live in a table of their own, and that has no room.
         return Err(OfError::OFPFMFC_TABLE_FULL);
-    }
-    if raw & !3 != 0 {
-        return Err(BAD_FLAGS);
     }
     Ok(FlowFlags(raw | implied(cmd)))
 }
@@ -64,8 +64,17 @@ fn flags11(raw: u16, version: Version, cmd: FlowModCommand) -> Result<FlowFlags,
     Ok(FlowFlags(raw | extra))
 }
 
+/// The variable part behind the first `fixed` bytes comes in units of 8 bytes.
+fn length(r: &Reader<'_>, fixed: usize) -> Result<(), OfError> {
+    match r.left().checked_sub(fixed) {
+        Some(n) if n % 8 == 0 => Ok(()),
+        _ => Err(BAD_LEN),
+    }
+}
+
 /// OFPT_FLOW_MOD.
 pub(crate) fn flow_mod(r: &mut Reader<'_>, s: &Session) -> Result<FlowMod, OfError> {
+    length(r, if s.version == Version::V10 { 64 } else { 40 })?;
     let mut fm = if s.version == Version::V10 { flow_mod10(r, s)? } else { flow_mod11(r, s)? };
     finish(&mut fm, s)?;
     Ok(fm)
@@ -85,6 +94,7 @@ fn flow_mod10(r: &mut Reader<'_>, s: &Session) -> Result<FlowMod, OfError> {
     let (idle_timeout, hard_timeout, priority) = (r.u16()?, r.u16()?, r.u16()?);
     let (buffer_id, out_port, raw_flags) = (r.u32()?, r.u16()?, r.u16()?);
     let actions = action_decode::list(r.rest(), s.version)?;
+    let flags = flags10(raw_flags, cmd)?;
     Ok(FlowMod {
         command: cmd,
         table_id,
@@ -96,7 +106,7 @@ fn flow_mod10(r: &mut Reader<'_>, s: &Session) -> Result<FlowMod, OfError> {
         modify_cookie: new_cookie != u64::MAX,
         idle_timeout,
         hard_timeout,
-        flags: flags10(raw_flags, cmd)?,
+        flags,
         buffer_id,
         out_port: OfPort(out_port),
         out_group: GROUP_ANY,
@@ -107,6 +117,7 @@ fn flow_mod10(r: &mut Reader<'_>, s: &Session) -> Result<FlowMod, OfError> {
 
 /// NXT_FLOW_MOD.
 pub(crate) fn nx_flow_mod(r: &mut Reader<'_>, s: &Session) -> Result<FlowMod, OfError> {
+    length(r, 32)?;
     let new_cookie = r.u64()?;
     let (cmd, table_id) = command10(r.u16()?, s)?;
     let (idle_timeout, hard_timeout, priority) = (r.u16()?, r.u16()?, r.u16()?);
@@ -117,6 +128,8 @@ pub(crate) fn nx_flow_mod(r: &mut Reader<'_>, s: &Session) -> Result<FlowMod, Of
     if cmd == FlowModCommand::Add && f.cookie_mask != 0 {
         return Err(OfError::NXBRC_NXM_INVALID);
     }
+    let actions = action_decode::list(r.rest(), s.version)?;
+    let flags = flags10(raw_flags, cmd)?;
     let mut fm = FlowMod {
         command: cmd,
         table_id,
@@ -128,12 +141,12 @@ pub(crate) fn nx_flow_mod(r: &mut Reader<'_>, s: &Session) -> Result<FlowMod, Of
         modify_cookie: new_cookie != u64::MAX,
         idle_timeout,
         hard_timeout,
-        flags: flags10(raw_flags, cmd)?,
+        flags,
         buffer_id,
         out_port: OfPort(out_port),
         out_group: GROUP_ANY,
         importance: 0,
-        actions: action_decode::list(r.rest(), s.version)?.into(),
+        actions: actions.into(),
     };
     finish(&mut fm, s)?;
     Ok(fm)
@@ -153,8 +166,7 @@ pub(crate) fn nxm_match(r: &mut Reader<'_>, len: usize) -> Result<match_oxm::Fie
 pub(crate) fn pull_match(r: &mut Reader<'_>, version: Version) -> Result<Match, OfError> {
     match version {
         Version::V10 => match_of10::get10(r),
-        Version::V11 => match_of10::pull11(r),
-        _ => match_oxm::pull(r, true),
+        _ => match_of10::pull11(r),
     }
 }
 
@@ -165,13 +177,14 @@ fn flow_mod11(r: &mut Reader<'_>, s: &Session) -> Result<FlowMod, OfError> {
     let (buffer_id, out_port, out_group) = (r.u32()?, r.u32()?, r.u32()?);
     let (raw_flags, importance) = (r.u16()?, r.u16()?);
     let match_ = pull_match(r, s.version)?;
-    let actions = instruction::list(r.rest(), s.version)?;
+    let out_port = OfPort::from_of11(out_port).ok_or(OfError::OFPBAC_BAD_OUT_PORT)?;
     let cmd = command(raw_command)?;
     let deletes = matches!(cmd, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
     if table_id == TABLE_ALL && !deletes {
         return Err(OfError::OFPFMFC_BAD_TABLE_ID);
     }
-    let out_port = OfPort::from_of11(out_port).ok_or(OfError::OFPBAC_BAD_OUT_PORT)?;
+    let actions = instruction::list(r.rest(), s.version)?;
+    let flags = flags11(raw_flags, s.version, cmd)?;
     let add = cmd == FlowModCommand::Add;
     // OpenFlow 1.1: a modify that names no cookie may add, and so sets one.
     let sets = add || s.version == Version::V11 && cookie_mask == 0 && !deletes;
@@ -186,7 +199,7 @@ fn flow_mod11(r: &mut Reader<'_>, s: &Session) -> Result<FlowMod, OfError> {
         modify_cookie: sets && !add,
         idle_timeout,
         hard_timeout,
-        flags: flags11(raw_flags, s.version, cmd)?,
+        flags,
         buffer_id,
         out_port: if deletes { out_port } else { OfPort::NONE },
         out_group: if deletes { out_group } else { GROUP_ANY },

@@ -55,7 +55,8 @@ impl FlowStatsWriter {
 }
 
 fn target(version: Version, m: &Match) -> Target {
-    Target { version, ip_proto: if m.mask.0.nw_proto == 0xff { m.flow.nw_proto } else { 0 } }
+    let ip = matches!(m.flow.dl_type.get(), 0x0800 | 0x86dd) && m.mask.0.nw_proto == 0xff;
+    Target { version, ip_proto: if ip { m.flow.nw_proto } else { 0 } }
 }
 
 fn put10(out: &mut Vec<u8>, f: &FlowStats<'_>) {

@@ -167,11 +167,15 @@ pub(crate) fn put10(out: &mut Vec<u8>, m: &Match) {
     out.u16(f.tp_dst.get());
 }
 
-/// Reads an OpenFlow 1.1 match: the fixed form, or the OXM form that Open vSwitch allows there.
+/// Reads a match of OpenFlow 1.1 and later: the fixed form of 1.1 or OXM, each of which Open vSwitch takes in every
+/// version.
 pub(crate) fn pull11(r: &mut Reader<'_>) -> Result<Match, OfError> {
     let head = r.peek();
     if head.len() >= 2 && head[..2] == [0, 1] {
         return match_oxm::pull(r, true);
+    }
+    if head.len() < 4 {
+        return Err(OfError::OFPBMC_BAD_LEN);
     }
     let (kind, len) = (r.u16()?, r.u16()?);
     if kind != 0 {
@@ -180,7 +184,8 @@ pub(crate) fn pull11(r: &mut Reader<'_>) -> Result<Match, OfError> {
     if usize::from(len) != OF11_MATCH_LEN {
         return Err(OfError::OFPBMC_BAD_LEN);
     }
-    get11(&mut Reader::new(r.take(OF11_MATCH_LEN - 4)?, OfError::OFPBMC_BAD_LEN))
+    let body = r.take(OF11_MATCH_LEN - 4).map_err(|_| OfError::OFPBMC_BAD_LEN)?;
+    get11(&mut Reader::new(body, OfError::OFPBMC_BAD_LEN))
 }
 
 fn get11(r: &mut Reader<'_>) -> Result<Match, OfError> {

@@ -39,6 +39,9 @@ pub(crate) fn get(bytes: &[u8], cookies: bool, strict: bool) -> Result<Fields, O
             out.cookie_mask = if h.has_mask { p.u64()? } else { u64::MAX };
             continue;
         }
+        if strict {
+            h.check_wildcards(payload)?;
+        }
         let Some(field) = h.field() else {
             if strict {
                 return Err(OfError::OFPBMC_BAD_FIELD);
@@ -63,10 +66,7 @@ fn add(m: &mut Match, field: Field, h: &Header, payload: &[u8]) -> Result<(), Of
     if h.has_mask && mask != whole && !field.maskable() {
         return Err(OfError::OFPBMC_BAD_MASK);
     }
-    if value & !mask != 0 {
-        return Err(OfError::OFPBMC_BAD_WILDCARDS);
-    }
-    if !value_ok(field, value) {
+    if !oxm::value_ok(field, value) {
         return Err(OfError::OFPBMC_BAD_VALUE);
     }
     if !field.match_prereqs_ok(m) {
@@ -75,7 +75,7 @@ fn add(m: &mut Match, field: Field, h: &Header, payload: &[u8]) -> Result<(), Of
     if !field.is_all_wildcarded(&m.mask) {
         return Err(OfError::OFPBMC_DUP_FIELD);
     }
-    m.set_masked(field, value, mask & field.all_ones());
+    m.set_masked(field, value & mask, mask & field.all_ones());
     Ok(())
 }
 
@@ -88,16 +88,11 @@ fn ones(n: usize) -> u128 {
     }
 }
 
-fn value_ok(field: Field, v: u128) -> bool {
-    match field {
-        // The "present" bit is part of the value.
-        Field::VlanVid => v & !0x1fff == 0,
-        _ => field.is_value_valid(v),
-    }
-}
-
-/// Reads a match with its type, length and padding (OpenFlow 1.2 and later; 1.1 once the type is known).
+/// Reads a match with its type, length and padding.
 pub(crate) fn pull(r: &mut Reader<'_>, strict: bool) -> Result<Match, OfError> {
+    if r.left() < 4 {
+        return Err(OfError::OFPBMC_BAD_LEN);
+    }
     let (kind, len) = (r.u16()?, usize::from(r.u16()?));
     if kind != OFPMT_OXM {
         return Err(OfError::OFPBMC_BAD_TYPE);

@@ -185,6 +185,19 @@ impl Header {
         Ok(Header { id: Id { class, vendor: r.u32()?, number }, has_mask, payload })
     }
 
+    /// Value bits outside the mask are an error, whatever the field.
+    pub(crate) fn check_wildcards(&self, payload: &[u8]) -> Result<(), OfError> {
+        let n = self.payload / 2;
+        let bad = self.has_mask
+            && payload.len() >= 2 * n
+            && payload[..n].iter().zip(&payload[n..2 * n]).any(|(v, m)| v & !m != 0);
+        if bad {
+            Err(OfError::OFPBMC_BAD_WILDCARDS)
+        } else {
+            Ok(())
+        }
+    }
+
     /// The field, when the payload's length is right for it.
     pub(crate) fn field(&self) -> Option<Field> {
         let f = field_of(self.id)?;
@@ -222,13 +235,25 @@ pub(crate) fn put(
     }
 }
 
-/// Reads a bare header of an action argument.
-pub(crate) fn read_field(r: &mut Reader<'_>) -> Result<Field, OfError> {
-    let h = Header::read(r, OfError::OFPBAC_BAD_SET_TYPE)?;
-    if h.has_mask {
-        return Err(OfError::OFPBAC_BAD_SET_TYPE);
+/// Whether a match or a set-field may carry `v`.
+pub(crate) fn value_ok(field: Field, v: u128) -> bool {
+    match field {
+        // The "present" bit is part of the value.
+        Field::VlanVid => v & !0x1fff == 0,
+        // Flows hold eight bits of it.
+        Field::ArpOp => v >> 8 == 0,
+        _ => field.is_value_valid(v),
     }
-    h.field().ok_or(OfError::OFPBAC_BAD_SET_TYPE)
+}
+
+/// Reads a bare header of an action argument; `unknown` is the error for one that names no field.
+pub(crate) fn read_field(r: &mut Reader<'_>, unknown: OfError) -> Result<Field, OfError> {
+    let h = Header::read(r, unknown)?;
+    let field = h.field().ok_or(unknown)?;
+    if h.has_mask {
+        return Err(OfError::OFPBMC_BAD_MASK);
+    }
+    Ok(field)
 }
 
 /// A sub-field whose bits must lie within the field.
