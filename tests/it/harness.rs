@@ -6,6 +6,8 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -83,12 +85,22 @@ fn checked(program: &str, args: &[&str], output: Output) -> String {
 
 /// Waits until `condition` holds; fails the test, naming `what`, if it does not.
 #[track_caller]
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    assert!(wait_at_most(PATIENCE, condition), "timed out waiting until {what}");
+}
+
+/// Waits until `condition` holds, for a limited time; whether it does.
+pub fn wait_at_most(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + patience;
+    let mut pause = Duration::from_micros(100);
     while !condition() {
-        assert!(Instant::now() < end, "timed out waiting until {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
+    true
 }
 
 fn unique(prefix: &str) -> String {
@@ -96,10 +108,23 @@ fn unique(prefix: &str) -> String {
     format!("{prefix}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A network namespace, with its loopback up.
+/// A network namespace: one with a name and its loopback up, or the calling thread's own, in which
+/// the kernel itself sends nothing.
 pub struct Namespace(String);
 
 impl Namespace {
+    /// Puts the calling thread into a new one without a name. Packet sockets that the thread opens
+    /// are inside, and so is what it starts, at less cost than by name.
+    pub fn of_this_thread() -> Self {
+        infra::linux::enter_new_network_namespace()
+            .expect("no new network namespace can be made: run the tests as root");
+        for which in ["all", "default"] {
+            let knob = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+            std::fs::write(knob, "1").expect("IPv6 cannot be switched off");
+        }
+        Namespace(String::new())
+    }
+
     /// Creates one.
     pub fn new() -> Self {
         let name = unique("ovsit");
@@ -116,6 +141,9 @@ impl Namespace {
 
     /// A command that will run inside, and die with the test.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        if self.0.is_empty() {
+            return Command::new(program);
+        }
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "ip", "netns", "exec", &self.0]).arg(program);
         command
@@ -134,7 +162,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = run(Command::new("ip").args(["netns", "del", &self.0]));
+        if !self.0.is_empty() {
+            let _ = run(Command::new("ip").args(["netns", "del", &self.0]));
+        }
     }
 }
 
@@ -191,13 +221,14 @@ pub struct Setup {
     which: Which,
     args: Vec<String>,
     start: bool,
+    in_thread: bool,
     database: Vec<Vec<String>>,
 }
 
 impl Setup {
     /// A daemon without more arguments.
     pub fn new(which: Which) -> Self {
-        Setup { which, args: Vec::new(), start: true, database: Vec::new() }
+        Setup { which, args: Vec::new(), start: true, in_thread: false, database: Vec::new() }
     }
 
     /// With more arguments.
@@ -215,6 +246,12 @@ impl Setup {
     /// Without starting the daemon yet.
     pub fn stopped(mut self) -> Self {
         self.start = false;
+        self
+    }
+
+    /// In a namespace into which the calling thread goes too.
+    pub fn in_thread(mut self) -> Self {
+        self.in_thread = true;
         self
     }
 
@@ -241,16 +278,11 @@ impl Harness {
     }
 
     fn new(setup: Setup) -> Self {
+        let namespace = if setup.in_thread { Namespace::of_this_thread() } else { Namespace::new() };
         let dir = std::env::temp_dir().join(unique("ovs-it-"));
         std::fs::create_dir_all(&dir).expect("run directory");
-        let mut harness = Harness {
-            switch: None,
-            database: None,
-            namespace: Namespace::new(),
-            dir,
-            which: setup.which,
-            args: setup.args,
-        };
+        let mut harness =
+            Harness { switch: None, database: None, namespace, dir, which: setup.which, args: setup.args };
         run_ok(Command::new("ovsdb-tool").arg("create").arg(harness.path("conf.db")).arg(SCHEMA));
         harness.start_database();
         harness.vsctl(&["--no-wait", "init"]);
@@ -361,6 +393,45 @@ impl Harness {
     /// `ovs-appctl` to the switch that must succeed; its output.
     pub fn appctl(&self, args: &[&str]) -> String {
         checked("ovs-appctl", args, self.try_appctl(args))
+    }
+
+    /// `ovs-ofctl` that reads `input`, whatever comes of it.
+    pub fn ofctl_stdin(&self, args: &[&str], input: &str) -> Output {
+        let mut command = self.command("ovs-ofctl");
+        command.arg("--timeout=60").args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("cannot run ovs-ofctl");
+        // A tool that gives up early closes its end; its own words tell why.
+        let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+        let output = child.wait_with_output().expect("ovs-ofctl");
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// A command of the control socket without a process for it, for asking often.
+    pub fn control(&self, method: &str, params: &[&str]) -> Result<String, String> {
+        let fault = |e: std::io::Error| format!("{method}: {e}");
+        let mut stream = UnixStream::connect(self.path("switch.ctl")).map_err(fault)?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(fault)?;
+        let request = serde_json::json!({"id": 0, "method": method, "params": params});
+        stream.write_all(request.to_string().as_bytes()).map_err(fault)?;
+        let (mut text, mut piece) = (Vec::new(), vec![0; 1 << 16]);
+        loop {
+            let n = stream.read(&mut piece).map_err(fault)?;
+            if n == 0 {
+                return Err(format!("{method}: the control socket closed"));
+            }
+            text.extend(&piece[..n]);
+            if let Ok(reply) = serde_json::from_slice::<serde_json::Value>(&text) {
+                return match (&reply["result"], &reply["error"]) {
+                    (serde_json::Value::String(result), _) => Ok(result.clone()),
+                    (_, error) => Err(error.as_str().unwrap_or_default().to_string()),
+                };
+            }
+        }
     }
 
     /// The switch's log file.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod diff;
 // The tests of each part use their share of it.
 #[allow(dead_code)]
 mod harness;
