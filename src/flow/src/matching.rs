@@ -3,6 +3,8 @@
 use crate::key::{Flow, Mask};
 
 mod format;
+#[cfg(test)]
+mod tests;
 
 pub use format::OfPortNames;
 

@@ -259,7 +259,7 @@ impl Builder {
                 self.put16(at + 2, c.into());
             }
             Some((at, L4::Pseudo { proto, csum })) => {
-                let sum = self.pseudo(proto, n - at).add(&self.bytes[at..]);
+                let sum = self.pseudo(proto, n - at).bytes(&self.bytes[at..]);
                 let c = if proto == 17 { sum.finish_udp() } else { sum.finish() };
                 self.put16(at + csum, c.into());
             }
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(checksum(&f[18..38]), 0);
         assert_eq!(f[18 + 9], 17);
         assert_eq!(u16::from_be_bytes([f[42], f[43]]), 11);
-        let whole = Sum::pseudo_v4([10, 0, 0, 1], [10, 0, 0, 2], 17, 11).add(&f[38..]);
+        let whole = Sum::pseudo_v4([10, 0, 0, 1], [10, 0, 0, 2], 17, 11).bytes(&f[38..]);
         assert_eq!(whole.finish(), 0);
     }
 

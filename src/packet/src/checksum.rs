@@ -13,7 +13,7 @@ impl Sum {
 
     /// Adds bytes that start at an even offset of what is summed; an odd last byte is padded with zero.
     #[inline]
-    pub fn add(mut self, data: &[u8]) -> Sum {
+    pub fn bytes(mut self, data: &[u8]) -> Sum {
         let mut chunks = data.chunks_exact(4);
         for c in &mut chunks {
             self.0 += u64::from(u32::from_be_bytes([c[0], c[1], c[2], c[3]]));
@@ -35,12 +35,12 @@ impl Sum {
 
     /// The IPv4 pseudo header.
     pub fn pseudo_v4(src: [u8; 4], dst: [u8; 4], proto: u8, l4_len: u16) -> Sum {
-        Sum::ZERO.add(&src).add(&dst).word(proto.into()).word(l4_len)
+        Sum::ZERO.bytes(&src).bytes(&dst).word(proto.into()).word(l4_len)
     }
 
     /// The IPv6 pseudo header.
     pub fn pseudo_v6(src: [u8; 16], dst: [u8; 16], proto: u8, l4_len: u32) -> Sum {
-        Sum::ZERO.add(&src).add(&dst).add(&l4_len.to_be_bytes()).word(proto.into())
+        Sum::ZERO.bytes(&src).bytes(&dst).bytes(&l4_len.to_be_bytes()).word(proto.into())
     }
 
     /// The ones' complement of the folded sum.
@@ -66,7 +66,7 @@ impl Sum {
 /// The checksum of `data`.
 #[inline]
 pub fn checksum(data: &[u8]) -> u16 {
-    Sum::ZERO.add(data).finish()
+    Sum::ZERO.bytes(data).finish()
 }
 
 /// `csum` after a 16-bit word changed from `old` to `new` (RFC 1624, equation 3).

@@ -162,7 +162,7 @@ view!(
     Udp, UdpMut, 8, {
         0 src set_src: u16,
         2 dst set_dst: u16,
-        4 len set_len: u16,
+        4 length set_length: u16,
         6 csum set_csum: u16,
     }
 );

@@ -278,6 +278,8 @@ impl Match {
             self.mask.0.vlans[0].tci = Be16::new(bits);
         };
         match field {
+            // Without the "present" bit it means "no VLAN header", whatever else it says.
+            Field::VlanTci if mask as u16 == 0xffff && v as u16 & VLAN_CFI == 0 => put(0, 0xffff),
             Field::DlVlan if mask == 0 => put(old, old_mask & 0xe000),
             Field::DlVlan if v as u16 == OFP10_VLAN_NONE => put(0, 0xffff),
             Field::DlVlan => put(
@@ -464,6 +466,7 @@ mod tests {
                     Field::InPortOxm | Field::ActsetOutput if v > 0xffff => v |= 0xffff_ff00,
                     Field::ArpOp | Field::CtState => v &= 0xff,
                     Field::IpDscp => v &= 0xfc,
+                    Field::VlanTci => v |= 0x1000,
                     _ => {}
                 }
                 f.set(&mut flow, v);
@@ -481,9 +484,11 @@ mod tests {
     fn a_set_match_covers_the_set_flow_and_no_other() {
         for f in Field::all() {
             let (mut a, mut b, mut m) = (Flow::default(), Flow::default(), Match::any());
-            f.set(&mut a, 4);
+            // A TCI without the "present" bit would mean "no VLAN header".
+            let v = if f == Field::VlanTci { 0x1004 } else { 4 };
+            f.set(&mut a, v);
             f.set(&mut b, 0);
-            m.set(f, 4);
+            m.set(f, v);
             let same = f.get(&a) == f.get(&b);
             assert!(m.covers(&a), "{}", f.name());
             assert_eq!(m.covers(&b), same, "{}", f.name());
@@ -516,6 +521,8 @@ mod tests {
         let mut m = Match::any();
         m.set(Field::DlVlan, 0xffff);
         assert_eq!(m.mask.0.vlans[0].tci.get(), 0xffff);
+        m.set(Field::VlanTci, 0x6005);
+        assert_eq!((m.flow.vlans[0].tci.get(), m.mask.0.vlans[0].tci.get()), (0, 0xffff));
         m.set(Field::DlVlan, 7);
         m.set(Field::DlVlanPcp, 7);
         assert_eq!((m.flow.vlans[0].tci.get(), m.mask.0.vlans[0].tci.get()), (0xf007, 0xffff));

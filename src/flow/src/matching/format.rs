@@ -3,7 +3,7 @@
 //! Neighbours: parent module. Threads: plain functions.
 
 use super::Match;
-use crate::be::{Be16, Be32};
+use crate::be::{Be16, Be32, Be64};
 use crate::key::{Flow, Mask, Vlan, FRAG_LATER, MAX_MPLS, VLAN_CFI};
 use crate::port::OfPort;
 use crate::text::{
@@ -16,6 +16,9 @@ use std::net::Ipv4Addr;
 const DEFAULT_PRIORITY: i32 = 32768;
 const U32: u128 = u32::MAX as u128;
 const U64: u128 = u64::MAX as u128;
+
+/// `tun_flags`: the tunnel header has a key.
+const TUN_KEY: u16 = 8;
 
 /// Names of OpenFlow ports; `None` prints the number, or the name of a reserved port.
 pub type OfPortNames<'a> = &'a dyn Fn(OfPort) -> Option<String>;
@@ -58,19 +61,21 @@ impl Flow {
     pub fn packet_mask(&self) -> Mask {
         let mut m = Flow::default();
         m.words_mut().fill(u64::MAX);
-        let mut unset = |clear: fn(&mut Flow)| clear(&mut m);
         if self.tun_dst.is_zero() && self.tun_ipv6_dst == [0; 16] {
-            unset(|m| m.words_mut()[..9].fill(0));
+            m.words_mut()[..9].fill(0);
+            m.tun_id = Be64::MAX;
+        } else if self.tun_flags & TUN_KEY == 0 {
+            m.tun_id = Be64::ZERO;
         }
         let dl_type = self.dl_type.get();
         let ip4 = dl_type == 0x0800;
         let ip6 = dl_type == 0x86dd;
         let arp = matches!(dl_type, 0x0806 | 0x8035);
         if self.vlans[0].tci.is_zero() {
-            unset(|m| m.vlans[1] = Vlan::default());
+            m.vlans[1] = Vlan::default();
         }
         if !matches!(dl_type, 0x8847 | 0x8848) {
-            unset(|m| m.mpls = [Be32::ZERO; MAX_MPLS]);
+            m.mpls = [Be32::ZERO; MAX_MPLS];
         } else if let Some(n) = self.mpls.iter().position(|l| l.get() & 0x100 != 0) {
             m.mpls[n + 1..].fill(Be32::ZERO);
         }
