@@ -303,6 +303,11 @@ impl Key<'_> {
                 self.sep();
                 self.out.push_str("eth_type(0/0xffff)");
             }
+        } else if !tagged && matches!(v, 0x8100 | 0x88a8) && m == 0xffff {
+            // The frame ends within its tag.
+            let pcp = if self.style.verbose { "pcp=0/0x0," } else { "" };
+            self.sep();
+            put!(self.out, "eth_type({v:#06x}),vlan(vid=0,{pcp}cfi=0),encap()");
         } else if m != 0 || self.style.verbose {
             self.sep();
             put!(self.out, "eth_type({v:#06x}");

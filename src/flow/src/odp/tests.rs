@@ -156,6 +156,10 @@ fn vlans() {
             "{SHORT}eth(src=00:11:22:33:44:55),eth_type(0x88a8),vlan(vid=100,pcp=3),encap(eth_type(0x8100))"
         )
     );
+    let cut = || eth().ethertype(0x88a8).payload(&[0]);
+    let (s, l) = texts(cut(), 1, |m| m.vlans[0].tci = Be16::new(0x1fff));
+    assert_eq!(s, format!("{SHORT}eth_type(0x88a8),vlan(vid=0,cfi=0),encap()"));
+    assert!(l.ends_with("eth_type(0x88a8),vlan(vid=0,pcp=0/0x0,cfi=0),encap()"), "{l}");
     let llc = || eth().vlan(0x8100, 5).ethertype(20).payload(&[0x42, 0x42, 3, 0, 0]);
     let (s, l) = texts(llc(), 1, |m| m.vlans[0].tci = Be16::new(0x1fff));
     assert_eq!(s, format!("{SHORT}eth_type(0x8100),vlan(vid=5),encap()"));
