@@ -36,6 +36,7 @@ pub fn table() -> Commands<Context> {
     commands.add("memory/show", "", 0..=0, |context: &mut Context, _| {
         Outcome::Now(Ok(memory::usage(&context.switch)))
     });
+    commands.add_all(bridge::show::COMMANDS, |context: &mut Context| context.switch.manager());
     commands
 }
 

@@ -6,10 +6,9 @@ mod cli;
 mod commands;
 mod daemonize;
 mod db;
+mod devices;
 mod mainloop;
 mod memory;
-// Joined to the bridges when they are plugged in.
-#[allow(dead_code)]
 mod ofservice;
 mod paths;
 // Listeners by name wait for the controllers.
@@ -29,8 +28,7 @@ use std::process::ExitCode;
 
 static LOG: Module = Module::new("vswitchd");
 
-/// The version of Open vSwitch whose interfaces we offer; scripts compare it.
-pub const OVS_VERSION: &str = "3.1.0";
+use infra::OVS_VERSION;
 
 /// The first line of `--version`, and the whole of the `version` command.
 pub fn version_line() -> String {

@@ -3,49 +3,154 @@
 
 use crate::cli::Options;
 use crate::db::DbSocket;
+use crate::devices;
+use crate::ofservice::{ConnectionId, OpenFlowSockets, Service};
+use bridge::{Deps, Manager};
 use infra::info;
 use infra::poll::Poller;
 use infra::vlog::Module;
-use ovsdb::{Client, ClientConfig, TableSpec};
+use netdev::LinuxFactory;
+use ofproto::conn::{ConnId, ConnKind};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 static LOG: Module = Module::new("bridge");
 
+/// How often DPDK's housekeeping runs, milliseconds.
+const LIBRARY_MS: i64 = 500;
+
 /// Everything that is configured by the database.
 pub struct Switch {
-    client: Client,
+    manager: Manager,
     socket: DbSocket,
+    openflow: OpenFlowSockets,
+    connections: HashMap<ConnectionId, (String, ConnId)>,
+    nothing: VecDeque<u8>,
+    library_at: i64,
 }
 
 impl Switch {
     /// A switch that will connect to the database.
     pub fn new(options: &Options) -> Self {
-        let tables = vec![TableSpec::new("Open_vSwitch").columns(["bridges", "other_config"])];
-        let config = ClientConfig::new(&options.database, "Open_vSwitch", tables).lock("ovs_vswitchd");
-        Switch { client: Client::new(config), socket: DbSocket::new(&options.database) }
+        let deps = Deps {
+            remote: options.database.clone(),
+            factories: vec![Arc::new(LinuxFactory::new()), Arc::new(dpdk::DpdkFactory)],
+            library: Box::new(devices::Dpdk),
+            thread_start: Some(devices::thread_hook()),
+        };
+        Switch {
+            manager: Manager::new(deps),
+            socket: DbSocket::new(&options.database),
+            openflow: OpenFlowSockets::new(),
+            connections: HashMap::new(),
+            nothing: VecDeque::new(),
+            library_at: 0,
+        }
+    }
+
+    /// The bridges, for commands.
+    pub fn manager(&mut self) -> &mut Manager {
+        &mut self.manager
     }
 
     /// Does what is due.
     pub fn run(&mut self, now: i64) {
-        let synced = self.client.has_ever_synced();
-        self.socket.run(&mut self.client, now);
-        if !synced && self.client.has_ever_synced() {
+        let ready = self.manager.is_ready();
+        self.socket.run(self.manager.client(), now);
+        if now >= self.library_at {
+            self.library_at = now + LIBRARY_MS;
+            dpdk::run();
+        }
+        self.manager.run(now);
+        if !ready && self.manager.is_ready() {
             info!(LOG, "{}", crate::version_line());
         }
+        self.serve(now);
+        // What a reconfiguration wrote for the database goes out in the same turn.
+        self.socket.run(self.manager.client(), now);
+    }
+
+    /// Moves the bytes of OpenFlow connections.
+    fn serve(&mut self, now: i64) {
+        let names: Vec<String> = self.manager.bridge_names().map(str::to_string).collect();
+        let mut side = OpenFlowSide {
+            manager: &mut self.manager,
+            connections: &mut self.connections,
+            nothing: &mut self.nothing,
+        };
+        self.openflow.reconcile(names.iter().map(String::as_str), &mut side, now);
+        self.openflow.run(&mut side, now);
     }
 
     /// Registers what it waits for.
     pub fn wait(&mut self, poller: &mut Poller) {
-        self.socket.wait(&self.client, poller);
+        self.socket.wait(self.manager.client(), poller);
+        self.manager.wait(poller);
+        poller.timer_until(self.library_at);
+        let mut side = OpenFlowSide {
+            manager: &mut self.manager,
+            connections: &mut self.connections,
+            nothing: &mut self.nothing,
+        };
+        self.openflow.wait(&mut side, poller);
     }
 
     /// True once the first configuration is in effect.
     pub fn is_ready(&self) -> bool {
-        self.client.has_ever_synced()
+        self.manager.is_ready()
     }
 
     /// Adds what the parts keep in memory, by name, for `memory/show`.
-    pub fn memory(&self, _usage: &mut Vec<(String, usize)>) {}
+    pub fn memory(&self, usage: &mut Vec<(String, usize)>) {
+        usage.extend(self.manager.memory());
+        usage.push(("ofconns".into(), self.openflow.connections()));
+    }
 
-    /// Takes the switch down; with `cleanup` also what would outlive the process.
-    pub fn exit(&mut self, _cleanup: bool) {}
+    /// Takes the switch down: threads stop, taps go. `_cleanup` would also remove ports of a kernel datapath; a
+    /// userspace datapath goes with its process in either case.
+    pub fn exit(&mut self, _cleanup: bool) {
+        self.manager.shutdown();
+        dpdk::cleanup();
+    }
+}
+
+/// What the sockets call while the switch lends its parts.
+struct OpenFlowSide<'a> {
+    manager: &'a mut Manager,
+    connections: &'a mut HashMap<ConnectionId, (String, ConnId)>,
+    nothing: &'a mut VecDeque<u8>,
+}
+
+impl Service for OpenFlowSide<'_> {
+    fn opened(&mut self, id: ConnectionId, bridge: &str, _now: i64) -> bool {
+        let kind = ConnKind::Service { name: format!("unix#{}", id.0) };
+        let Some(conn) = self.manager.connect(bridge, kind) else { return false };
+        self.connections.insert(id, (bridge.to_string(), conn));
+        true
+    }
+
+    fn input(&mut self, id: ConnectionId, bytes: &[u8], _now: i64) {
+        if let Some((bridge, conn)) = self.connections.get(&id) {
+            self.manager.input(bridge, *conn, bytes);
+        }
+    }
+
+    fn output(&mut self, id: ConnectionId) -> &mut VecDeque<u8> {
+        let Some((bridge, conn)) = self.connections.get(&id) else { return self.nothing };
+        match self.manager.conn_mut(bridge, *conn) {
+            Some(c) => c.output(),
+            None => self.nothing,
+        }
+    }
+
+    fn is_open(&self, id: ConnectionId) -> bool {
+        let Some((bridge, conn)) = self.connections.get(&id) else { return false };
+        self.manager.conn(bridge, *conn).is_some_and(|c| !c.is_closing())
+    }
+
+    fn closed(&mut self, id: ConnectionId, _now: i64) {
+        if let Some((bridge, conn)) = self.connections.remove(&id) {
+            self.manager.disconnect(&bridge, conn);
+        }
+    }
 }

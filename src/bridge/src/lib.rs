@@ -1,3 +1,15 @@
 //! Database rows to typed wanted state to ofproto and datapath, and status back.
 
 #![forbid(unsafe_code)]
+
+pub mod host;
+pub mod manager;
+mod ports;
+mod publish;
+pub mod schema;
+pub mod show;
+pub mod state;
+mod status;
+pub mod wanted;
+
+pub use manager::{Deps, DeviceLibrary, Manager};

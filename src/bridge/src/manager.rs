@@ -122,6 +122,11 @@ impl Manager {
         }
     }
 
+    /// One connection, to look at.
+    pub fn conn(&self, bridge: &str, conn: ConnId) -> Option<&ofproto::conn::Conn> {
+        self.bridges.get(bridge)?.of.conns().find(|c| c.id() == conn)
+    }
+
     /// One connection.
     pub fn conn_mut(&mut self, bridge: &str, conn: ConnId) -> Option<&mut ofproto::conn::Conn> {
         self.bridges.get_mut(bridge)?.of.conn_mut(conn)
@@ -179,7 +184,7 @@ impl Manager {
         }
         if let Some(dp) = &self.datapath {
             if dp.userspace_prepare_sleep() {
-                dp.userspace_waker().wait(poller);
+                poller.fd_in(dp.userspace_waker().fd());
             } else {
                 poller.immediate();
             }
@@ -267,7 +272,10 @@ impl Manager {
         let dp = Datapath::new("ovs-netdev", slow.upcall(), options).map_err(|e| e.to_string())?;
         dp.set_config(dp_config(&self.other_config)).map_err(|e| e.to_string())?;
         // The datapath's own local port is number 0, as in every datapath.
-        let local = self.opener.open("ovs-netdev", "internal", &netdev::Config::default()).map_err(|e| e.to_string())?;
+        let local = self
+            .opener
+            .open("ovs-netdev", "internal", &netdev::Config::default())
+            .map_err(|e| e.to_string())?;
         dp.add_port(local, Some(flow::DpPort(0))).map_err(|e| e.to_string())?;
         slow.start(dp.clone());
         self.shared.slow = Some(slow);
@@ -402,7 +410,8 @@ impl Manager {
             self.shared.world.bump();
         }
         // Requested numbers first, so that nobody else takes them.
-        let mut order: Vec<&crate::wanted::WantedInterface> = w.ports.iter().flat_map(|p| &p.interfaces).collect();
+        let mut order: Vec<&crate::wanted::WantedInterface> =
+            w.ports.iter().flat_map(|p| &p.interfaces).collect();
         order.sort_by_key(|i| (i.name != name, i.ofport_request.is_none()));
         for i in order {
             crate::ports::ensure(b, i, &dp, &self.opener);
@@ -420,9 +429,10 @@ impl Manager {
 
     fn packet_ins(&mut self) {
         let (Some(dp), Some(slow)) = (self.datapath.clone(), self.shared.slow.clone()) else { return };
+        dp.userspace_waker().drain();
         let bridges = &mut self.bridges;
         dp.drain_userspace(MAX_PACKET_INS, &mut |p| {
-            if let Some(event) = slow.packet_in(&p) {
+            if let Some(event) = slow.packet_in(p) {
                 if let Some(b) = bridges.values_mut().find(|b| b.id == event.bridge) {
                     b.of.send_packet_in(&event.as_event());
                 }
@@ -453,7 +463,11 @@ fn dp_config(other: &BTreeMap<String, String>) -> DpConfig {
         None => default,
         Some((_, Ok(n))) => n,
         Some((v, Err(_))) => {
-            infra::vlog!(LOG, Warn, "ignoring other_config:{key}={v}, which is not a number from 0 to 4294967295");
+            infra::vlog!(
+                LOG,
+                Warn,
+                "ignoring other_config:{key}={v}, which is not a number from 0 to 4294967295"
+            );
             default
         }
     };
@@ -462,7 +476,11 @@ fn dp_config(other: &BTreeMap<String, String>) -> DpConfig {
         Ok(cores) if !cores.is_empty() => Some(cores),
         Ok(_) => None,
         Err(e) => {
-            infra::vlog!(LOG, Warn, "ignoring other_config:pmd-cpu-mask={m}: {e}; give a hexadecimal core mask such as 0x6");
+            infra::vlog!(
+                LOG,
+                Warn,
+                "ignoring other_config:pmd-cpu-mask={m}: {e}; give a hexadecimal core mask such as 0x6"
+            );
             None
         }
     });
@@ -470,5 +488,6 @@ fn dp_config(other: &BTreeMap<String, String>) -> DpConfig {
         pmd_cores,
         emc_insert_inv_prob: number("emc-insert-inv-prob", 100),
         tx_flush_interval_us: number("tx-flush-interval", 0).min(1_000_000),
+        ..DpConfig::default()
     }
 }

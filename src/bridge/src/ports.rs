@@ -224,9 +224,8 @@ pub(crate) fn check_patch_peers(bridges: &mut BTreeMap<String, Bridge>) {
         for (n, i) in b.interfaces.iter().filter(|(_, i)| i.is_patch() && i.ofport.is_some()) {
             let missing = crate::publish::patch_peer(bridges, n, i).is_none();
             let peer = i.peer().unwrap_or_default();
-            let text = missing.then(|| {
-                format!("No usable peer '{peer}' exists in '{}' datapath.", b.wanted.datapath_type)
-            });
+            let text = missing
+                .then(|| format!("No usable peer '{peer}' exists in '{}' datapath.", b.wanted.datapath_type));
             verdicts.push((bn.clone(), n.clone(), text));
         }
     }

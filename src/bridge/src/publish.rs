@@ -22,7 +22,12 @@ pub fn patch_peer<'a>(
     })
 }
 
-fn port_view(bridges: &BTreeMap<String, Bridge>, bridge: &Bridge, name: &str, iface: &Interface) -> Option<PortView> {
+fn port_view(
+    bridges: &BTreeMap<String, Bridge>,
+    bridge: &Bridge,
+    name: &str,
+    iface: &Interface,
+) -> Option<PortView> {
     let ofport = iface.ofport?;
     let port = bridge.of.port(ofport)?;
     let peer: Option<(BridgeId, OfPort)> = patch_peer(bridges, name, iface).map(|(b, p)| (b.id, p));
@@ -47,12 +52,7 @@ fn bridge_view(bridges: &BTreeMap<String, Bridge>, bridge: &Bridge) -> BridgeVie
     let bundle_view = |b: &crate::state::Bundle| BundleView {
         id: b.id,
         name: b.wanted.name.as_str().into(),
-        ports: b
-            .wanted
-            .interfaces
-            .iter()
-            .filter_map(|i| bridge.interfaces.get(&i.name)?.ofport)
-            .collect(),
+        ports: b.wanted.interfaces.iter().filter_map(|i| bridge.interfaces.get(&i.name)?.ofport).collect(),
         vlan_mode: b.wanted.vlan_mode,
         vlan: if b.wanted.vlan_mode == VlanMode::Trunk { None } else { b.wanted.tag },
         trunks: b.wanted.trunks.clone(),

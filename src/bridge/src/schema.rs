@@ -15,7 +15,15 @@ pub fn client_config(remote: &str) -> ClientConfig {
             .quiet(["cur_cfg", "ovs_version", "db_version", "system_type", "system_version"])
             .optional_quiet(["datapath_types", "iface_types", "dpdk_initialized", "dpdk_version"]),
         TableSpec::new("Bridge")
-            .columns(["name", "ports", "datapath_type", "fail_mode", "protocols", "controller", "other_config"])
+            .columns([
+                "name",
+                "ports",
+                "datapath_type",
+                "fail_mode",
+                "protocols",
+                "controller",
+                "other_config",
+            ])
             .columns(["flood_vlans"])
             .quiet(["datapath_id"])
             .optional_quiet(["datapath_version"]),
@@ -24,7 +32,16 @@ pub fn client_config(remote: &str) -> ClientConfig {
             .optional(["protected"]),
         TableSpec::new("Interface")
             .columns(["name", "type", "options", "other_config", "mac", "mtu_request", "ofport_request"])
-            .quiet(["ofport", "error", "mac_in_use", "ifindex", "link_state", "link_resets", "link_speed", "duplex"])
+            .quiet([
+                "ofport",
+                "error",
+                "mac_in_use",
+                "ifindex",
+                "link_state",
+                "link_resets",
+                "link_speed",
+                "duplex",
+            ])
             .quiet(["admin_state", "mtu", "status", "statistics"]),
         TableSpec::new("Controller").columns(["target"]),
     ];

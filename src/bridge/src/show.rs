@@ -18,7 +18,13 @@ use std::sync::Arc;
 /// All commands of this crate.
 pub const COMMANDS: [Command<Manager>; 20] = [
     Command::new("dpctl/dump-dps", "", 0, 0, dump_dps),
-    Command::new("dpctl/dump-flows", "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]", 0, 7, dpctl_dump_flows),
+    Command::new(
+        "dpctl/dump-flows",
+        "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]",
+        0,
+        7,
+        dpctl_dump_flows,
+    ),
     Command::new("dpctl/show", "[-s] [dp...]", 0, MANY, dpctl_show),
     Command::new("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0, 5, pmd_rxq_show),
     Command::new("dpif-netdev/pmd-stats-clear", "[-pmd core] [dp]", 0, 3, pmd_stats_clear),
@@ -103,14 +109,17 @@ fn shown_type(n: &dyn Netdev) -> &'static str {
 
 fn interface_line(name: &str, i: &Interface, no: OfPort) -> String {
     match (&i.netdev, i.dp_port) {
-        (Some(n), Some(dp)) => format!("    {name} {}/{dp}: ({}{})\n", no.0, shown_type(n.as_ref()), args_text(n.as_ref())),
+        (Some(n), Some(dp)) => {
+            format!("    {name} {}/{dp}: ({}{})\n", no.0, shown_type(n.as_ref()), args_text(n.as_ref()))
+        }
         _ => format!("    {name} {}/none: (patch: peer={})\n", no.0, i.peer().unwrap_or_default()),
     }
 }
 
 /// Lookups that hit and that missed, of all threads.
 fn lookups(dp: &Datapath) -> (u64, u64, u64) {
-    dp.pmd_stats().iter().fold((0, 0, 0), |(h, m, l), (_, _, s)| (h + s.hits(), m + s.misses(), l + s.lost()))
+    let s = dp.total_stats();
+    (s.simple_hits + s.emc_hits + s.smc_hits + s.megaflow_hits, s.miss_ok, s.miss_failed)
 }
 
 fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
@@ -168,8 +177,11 @@ fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
     }
     let Some(dp) = &m.datapath else { return Ok(String::new()) };
     let (hit, missed, lost) = lookups(dp);
-    let mut out =
-        format!("netdev@{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {}\n", dp.name(), dp.flow_count());
+    let mut out = format!(
+        "netdev@{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {}\n",
+        dp.name(),
+        dp.flow_count()
+    );
     for p in dp.ports() {
         let n = p.netdev.as_ref();
         put!(out, "  port {}: {} ({}{})\n", p.no, n.name(), shown_type(n), args_text(n));
@@ -248,8 +260,14 @@ fn dpctl_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
             "--names" => names = true,
             "--no-names" => names = false,
             a if a.starts_with("pmd=") => {
-                let n: i64 = a[4..].parse().map_err(|_| format!("ovs-vswitchd: Invalid pmd specified: {}", &a[4..]))?;
-                pmd = Some(if n < 0 { PmdId::NON_PMD } else { PmdId(u32::try_from(n).unwrap_or(u32::MAX - 1)) });
+                let n: i64 = a[4..]
+                    .parse()
+                    .map_err(|_| format!("ovs-vswitchd: Invalid pmd specified: {}", &a[4..]))?;
+                pmd = Some(if n < 0 {
+                    PmdId::NON_PMD
+                } else {
+                    PmdId(u32::try_from(n).unwrap_or(u32::MAX - 1))
+                });
             }
             // Flows of every kind are in this datapath; nothing is offloaded.
             a if a.starts_with("type=") => check_type(&a[5..])?,

@@ -156,7 +156,16 @@ fn interface(txn: &mut Transaction, id: &RowId, i: &Interface, port: Option<&Por
     txn.set(id, "error", i.error.clone());
     let Some(port) = port else {
         txn.set(id, "ofport", -1i64);
-        for c in ["mac_in_use", "ifindex", "link_state", "link_resets", "link_speed", "duplex", "admin_state", "mtu"] {
+        for c in [
+            "mac_in_use",
+            "ifindex",
+            "link_state",
+            "link_resets",
+            "link_speed",
+            "duplex",
+            "admin_state",
+            "mtu",
+        ] {
             txn.set(id, c, Datum::EMPTY);
         }
         txn.set(id, "status", Datum::Map(Vec::new()));

@@ -177,7 +177,8 @@ fn read_bridge(
     checked("hwaddr", hw_text, hwaddr.is_some());
     let names: BTreeSet<&str> = row.strs("protocols").collect();
     let floods = vlan_ids(row, "flood_vlans");
-    let ports = replica.follow(row, "ports", "Port").filter_map(|p| read_port(replica, &p, &name, taken, rejected));
+    let ports =
+        replica.follow(row, "ports", "Port").filter_map(|p| read_port(replica, &p, &name, taken, rejected));
     WantedBridge {
         row: row.uuid(),
         datapath_type: Some(row.str("datapath_type")).filter(|t| !t.is_empty()).unwrap_or("system").into(),

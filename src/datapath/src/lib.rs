@@ -23,6 +23,7 @@ mod prefetch;
 mod rewrite;
 mod sched;
 pub mod shared;
+pub mod show;
 pub mod stats;
 #[cfg(test)]
 mod testpkt;

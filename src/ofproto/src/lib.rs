@@ -16,14 +16,16 @@ pub mod prefix_trie;
 pub mod recirc;
 pub mod revalidate;
 pub mod rule;
+pub mod slowpath;
 pub mod snapshot;
 mod stats;
 pub mod tables;
 pub mod upcall;
 pub mod xlate;
 
+pub use infra::Published;
 pub use mac_learning::MacLearning;
-pub use openflow::{PortConfig, VersionSet};
+pub use openflow::{OfError, PacketOut, PortConfig, VersionSet};
 pub use revalidate::{RevalidateConfig, Revalidator};
 pub use rule::{CompactMask, CompactMatch, Rule, RuleFlags, RuleStats};
 pub use snapshot::{BridgeId, BridgeView, BundleId, BundleView, PortView, Snapshot, World};
