@@ -64,7 +64,7 @@ pub(crate) fn multipart(
         Request::GroupFeatures => conn.reply(xid, &Reply::GroupFeatures),
         Request::MeterStats(_) => conn.reply(xid, &Reply::MeterStats),
         Request::MeterConfig(_) => conn.reply(xid, &Reply::MeterConfig),
-        Request::MeterFeatures => conn.reply(xid, &Reply::MeterFeatures),
+        Request::MeterFeatures => conn.reply(xid, &Reply::MeterFeatures(openflow::MeterFeatures::default())),
         Request::TableFeatures => conn.reply(xid, &Reply::TableFeatures(&table_features())),
         Request::TableDesc => conn.reply(xid, &Reply::TableDesc(&table_desc())),
         _ => return Err(OfError::OFPBRC_BAD_TYPE),
@@ -192,6 +192,6 @@ fn table_features() -> Vec<TableFeatures> {
 
 fn table_desc() -> Vec<openflow::TableDesc> {
     (0..USER_TABLES)
-        .map(|table_id| openflow::TableDesc { table_id, eviction: false, eviction_flags: 0, vacancy: None })
+        .map(|table_id| openflow::TableDesc { table_id, eviction: false, eviction_flags: 7, vacancy: None })
         .collect()
 }

@@ -160,11 +160,11 @@ fn properties(
     r: &mut Reader<'_>,
     mut f: impl FnMut(u16, &mut Reader<'_>) -> Result<(), OfError>,
 ) -> Result<(), OfError> {
+    if r.left() % 8 != 0 {
+        return Err(BAD_LEN);
+    }
     while r.left() > 0 {
         let short = OfError::OFPBPC_BAD_LEN;
-        if r.left() < 4 {
-            return Err(short);
-        }
         let (kind, len) = (r.u16()?, usize::from(r.u16()?));
         let n = len.checked_sub(4).ok_or(short)?;
         let pad = len.next_multiple_of(8) - len;
@@ -271,6 +271,9 @@ fn async_props(r: &mut Reader<'_>) -> Result<Request, OfError> {
 }
 
 fn vendor(r: &mut Reader<'_>, s: &Session) -> Result<Request, OfError> {
+    if r.left() < 8 {
+        return Err(BAD_LEN);
+    }
     match r.u32()? {
         NX_VENDOR => nicira(r, s),
         ONF_VENDOR => Err(OfError::OFPBRC_BAD_SUBTYPE),
@@ -289,7 +292,7 @@ fn nicira(r: &mut Reader<'_>, s: &Session) -> Result<Request, OfError> {
             };
             empty(r, Request::Role(RoleMsg { role, generation_id: None, nicira: true }))
         }
-        12 => match r.u32()? {
+        12 if s.version == Version::V10 => match r.u32()? {
             0 => empty(r, Request::SetFlowFormat { nxm: false }),
             2 => empty(r, Request::SetFlowFormat { nxm: true }),
             _ => Err(OfError::OFPBRC_EPERM),
@@ -312,7 +315,7 @@ fn nicira(r: &mut Reader<'_>, s: &Session) -> Result<Request, OfError> {
         // Ages are always sent.
         18 => Ok(Request::EchoReply),
         19 => async_fixed(r),
-        27 => async_props(r),
+        27 if s.version < Version::V14 => async_props(r),
         20 => {
             r.zeros(6, OfError::NXBRC_MUST_BE_ZERO)?;
             let id = r.u16()?;

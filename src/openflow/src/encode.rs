@@ -292,7 +292,12 @@ fn fixed(reply: &Reply<'_>, v: Version, xid: u32, buffer: Vec<u8>) -> Multipart 
             (0..4).for_each(|_| o.u32(0xffff_ff00));
             (0..4).for_each(|_| o.u32(0x03ff_8001));
         }),
-        Reply::MeterFeatures => m.entry(|o| o.zeros(16)),
+        Reply::MeterFeatures(f) => m.entry(|o| {
+            o.u32(f.max_meters);
+            o.u32(f.band_types);
+            o.u32(f.capabilities);
+            o.bytes(&[f.max_bands, f.max_color, 0, 0]);
+        }),
         _ => {}
     }
     m

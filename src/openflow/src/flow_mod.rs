@@ -4,8 +4,8 @@
 
 use crate::wire::Reader;
 use crate::{
-    action_check, action_decode, instruction, match_of10, match_oxm, Action, FlowFlags, FlowMod,
-    FlowModCommand, OfError, PacketOut, Session, Version, GROUP_ANY, NO_BUFFER, TABLE_ALL,
+    action_check, action_decode, instruction, match_of10, match_oxm, FlowFlags, FlowMod, FlowModCommand,
+    OfError, PacketOut, Session, Version, GROUP_ANY, NO_BUFFER, TABLE_ALL,
 };
 use flow::{Field, Match, OfPort};
 
@@ -177,12 +177,13 @@ fn flow_mod11(r: &mut Reader<'_>, s: &Session) -> Result<FlowMod, OfError> {
     let (buffer_id, out_port, out_group) = (r.u32()?, r.u32()?, r.u32()?);
     let (raw_flags, importance) = (r.u16()?, r.u16()?);
     let match_ = pull_match(r, s.version)?;
+    // Only deletions (commands 3 and 4) can mean all tables.
+    if table_id == TABLE_ALL && !matches!(raw_command, 3 | 4) {
+        return Err(OfError::OFPFMFC_BAD_TABLE_ID);
+    }
     let out_port = OfPort::from_of11(out_port).ok_or(OfError::OFPBAC_BAD_OUT_PORT)?;
     let cmd = command(raw_command)?;
     let deletes = matches!(cmd, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
-    if table_id == TABLE_ALL && !deletes {
-        return Err(OfError::OFPFMFC_BAD_TABLE_ID);
-    }
     let actions = instruction::list(r.rest(), s.version)?;
     let flags = flags11(raw_flags, s.version, cmd)?;
     let add = cmd == FlowModCommand::Add;
@@ -217,7 +218,7 @@ pub(crate) fn packet_out(r: &mut Reader<'_>, s: &Session) -> Result<PacketOut, O
         Version::V15 => {
             let len = r.u16()?;
             r.skip(2)?;
-            *metadata = match_oxm::pull(r, true)?;
+            *metadata = match_oxm::pull(r, false)?;
             if metadata.mask.0.in_port == 0 {
                 return Err(OfError::OFPBRC_BAD_PORT);
             }
@@ -236,8 +237,10 @@ pub(crate) fn packet_out(r: &mut Reader<'_>, s: &Session) -> Result<PacketOut, O
         return Err(OfError::OFPBRC_BAD_PORT);
     }
     metadata.set(Field::InPort, in_port.0.into());
-    let actions: Vec<Action> =
-        action_decode::list(r.take(len.into()).map_err(|_| OfError::OFPBAC_BAD_LEN)?, s.version)?;
+    if len % 8 != 0 {
+        return Err(BAD_LEN);
+    }
+    let actions = action_decode::list(r.take(len.into())?, s.version)?;
     let packet = if buffer_id == NO_BUFFER { r.rest().into() } else { Box::default() };
     Ok(PacketOut { buffer_id, metadata, in_port, actions: actions.into(), packet })
 }

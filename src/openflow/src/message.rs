@@ -520,6 +520,17 @@ pub struct TableFeatures {
     pub eviction: bool,
 }
 
+/// Reply to a meter features request; the default is a switch without meters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub struct MeterFeatures {
+    pub max_meters: u32,
+    pub band_types: u32,
+    pub capabilities: u32,
+    pub max_bands: u8,
+    pub max_color: u8,
+}
+
 /// One table of a table-desc reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
@@ -652,7 +663,7 @@ pub enum Reply<'a> {
     GroupFeatures,
     MeterStats,
     MeterConfig,
-    MeterFeatures,
+    MeterFeatures(MeterFeatures),
     TableFeatures(&'a [TableFeatures]),
     TableDesc(&'a [TableDesc]),
 }

@@ -24,7 +24,7 @@ fn since(kind: u16) -> Option<Version> {
 
 /// The body of a statistics request.
 pub(crate) fn decode(r: &mut Reader<'_>, s: &Session) -> Result<Request, OfError> {
-    let (kind, flags) = (r.u16()?, r.u16()?);
+    let (kind, _flags) = (r.u16()?, r.u16()?);
     if s.version >= Version::V11 {
         r.skip(4)?;
     }
@@ -33,9 +33,6 @@ pub(crate) fn decode(r: &mut Reader<'_>, s: &Session) -> Result<Request, OfError
     }
     if since(kind).is_none_or(|v| s.version < v) {
         return Err(BAD_STAT);
-    }
-    if flags & 1 != 0 {
-        return Err(OfError::OFPBRC_MULTIPART_BUFFER_OVERFLOW);
     }
     let request = match kind {
         0 => Request::Desc,
@@ -116,6 +113,8 @@ fn flow_request(r: &mut Reader<'_>, s: &Session) -> Result<FlowStatsRequest, OfE
     r.skip(4)?;
     let (cookie, cookie_mask) = (r.u64()?, r.u64()?);
     let match_ = flow_mod::pull_match(r, s.version)?;
+    // Padding may follow.
+    r.rest();
     Ok(FlowStatsRequest { match_, table_id, out_port, out_group, cookie, cookie_mask, nicira: false })
 }
 

@@ -15,11 +15,7 @@ pub(crate) fn put_stats(out: &mut Vec<u8>, t: &TableStats, v: Version) {
         out.u64(t.lookup_count);
         return out.u64(t.matched_count);
     }
-    if v == Version::V12 {
-        out.zeros(7);
-    } else {
-        out.zeros(3);
-    }
+    out.zeros(if v == Version::V10 { 3 } else { 7 });
     out.name(&t.name, 32);
     match v {
         Version::V10 => {
@@ -54,9 +50,6 @@ pub(crate) fn put_stats(out: &mut Vec<u8>, t: &TableStats, v: Version) {
     }
     out.u32(t.max_entries);
     out.u32(t.active_count);
-    if v == Version::V12 {
-        // The 1.2 form has no padding of its own here.
-    }
     out.u64(t.lookup_count);
     out.u64(t.matched_count);
 }
