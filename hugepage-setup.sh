@@ -253,6 +253,17 @@ check_device() {
     refuse "there is no PCI device $1" "network devices here: ${nics:-none}"
 }
 
+check_unused() {
+    local i
+    [ -z "$force" ] || return 0
+    for i in $(interfaces_of "$1"); do
+        if ip -o addr show dev "$i" scope global | grep -q .; then
+            refuse "$1 is the interface $i, which has an address" \
+                "take it away first (ip addr flush dev $i), or use --force"
+        fi
+    done
+}
+
 load_driver() {
     local d=${driver//-/_}
     if [ ! -d "$sysfs/module/$d" ] && [ ! -d "$sysfs/bus/pci/drivers/$driver" ]; then
@@ -312,10 +323,6 @@ bind_one() {
         return
     fi
     for i in $(interfaces_of "$a"); do
-        if [ -z "$force" ] && ip -o addr show dev "$i" scope global | grep -q .; then
-            refuse "$a is the interface $i, which has an address" \
-                "take it away first (ip addr flush dev $i), or use --force"
-        fi
         ip link set dev "$i" down
     done
     dpdk-devbind.py ${force:+--force} -b "$driver" "$a" >/dev/null || true
@@ -476,7 +483,7 @@ print_status() {
     echo 'vfio:'
     printf '  vfio-pci %s, IOMMU %s, unsafe mode without IOMMU: %s\n' \
         "$([ -d "$sysfs/bus/pci/drivers/vfio-pci" ] && echo loaded || echo 'not loaded')" \
-        "$([ -d "$sysfs/kernel/iommu_groups/0" ] && echo on || echo off)" \
+        "$(compgen -G "$sysfs/class/iommu/*" >/dev/null && echo on || echo off)" \
         "$(cat "$sysfs/module/vfio/parameters/enable_unsafe_noiommu_mode" 2>/dev/null || echo 'not available')"
     echo 'Network devices:'
     n=0
@@ -511,7 +518,10 @@ main() {
     if [ ${#bind[@]} -gt 0 ]; then
         need_root
         need_devbind
-        for a in "${bind[@]}"; do check_device "$a"; done
+        for a in "${bind[@]}"; do
+            check_device "$a"
+            check_unused "$a"
+        done
         load_driver
         [ "$driver" != vfio-pci ] || prepare_vfio
         for a in "${bind[@]}"; do check_group "$a"; done

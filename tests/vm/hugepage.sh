@@ -73,17 +73,17 @@ for d in /sys/bus/pci/devices/"$nic0"/net/* /sys/bus/pci/devices/"$nic0"/virtio*
 done
 ip addr add 192.0.2.1/24 dev "$interface"
 arg=()
+[ "$mode" = iommu ] || arg=(--noiommu)
+run 'binding an interface with an address' 1 --bind $nic0 "${arg[@]}"
+says "ip addr flush dev $interface"
+ip addr flush dev "$interface"
 if [ "$mode" = noiommu ]; then
-    arg=(--noiommu)
     modprobe vfio
     echo 0 >/sys/module/vfio/parameters/enable_unsafe_noiommu_mode
     run 'binding without IOMMU' 1 --bind $nic0
     says 'has no IOMMU group'
     says '--noiommu'
 fi
-run 'binding an interface with an address' 1 --bind $nic0 "${arg[@]}"
-says "ip addr flush dev $interface"
-ip addr flush dev "$interface"
 run 'binding two NICs' 0 --bind $nic0,$nic1 "${arg[@]}"
 [ "$mode" = iommu ] || says 'vfio may be used without an IOMMU now (unsafe)'
 is 'driver' vfio-pci "$(driver_of $nic0)"
