@@ -23,6 +23,7 @@ fn words(result: Result<(), vlog::VlogError>) -> Reply {
 pub fn table() -> Commands<Context> {
     let mut commands = Commands::new();
     logging(&mut commands);
+    commands.add_all(dpdk::commands::<Switch>(), |context| &mut context.switch);
     commands.add("version", "", 0..=0, |_, _| Outcome::Now(Ok(crate::version_line())));
     commands.add("exit", "[--cleanup]", 0..=1, |context: &mut Context, args| {
         context.exit = Some(args.contains(&"--cleanup") || context.exit == Some(true));

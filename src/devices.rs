@@ -23,7 +23,7 @@ impl DeviceLibrary for Dpdk {
         if let Err(error) = dpdk::init(&config) {
             // dpdk-init=true says: not without DPDK. `try` goes on.
             err!(LOG, "cannot go on without DPDK ({error}); other_config:dpdk-init=try would");
-            eprintln!("{}: Cannot init EAL ({error})", infra::vlog::program_name());
+            eprintln!("{}: {error}", infra::vlog::program_name());
             std::process::exit(1);
         }
     }

@@ -57,6 +57,7 @@ pub(crate) struct EthDev {
     /// What `effective` came of; a device that gave less gives no more when asked again.
     asked: Option<Wanted>,
     pub info: Box<sys::rte_eth_dev_info>,
+    /// NUMA node; -1 when the device does not say.
     pub numa: i32,
 }
 // SAFETY: `info` holds pointers to data that DPDK keeps for the device's life; ethdev control calls may
@@ -209,9 +210,14 @@ impl EthDev {
         check(r).map_err(|e| {
             format!("device '{}' does not say what it can do ({})", self.devargs, strerror(e))
         })?;
-        // SAFETY: plain query; the call checks the port id. -1 stands for "unknown".
-        self.numa = unsafe { sys::rte_eth_dev_socket_id(self.port_id) }.max(0);
+        // SAFETY: plain query; the call checks the port id.
+        self.numa = unsafe { sys::rte_eth_dev_socket_id(self.port_id) };
         Ok(())
+    }
+
+    /// The NUMA node for the device's memory.
+    fn socket(&self) -> i32 {
+        self.numa.max(0)
     }
 
     /// The MAC address in use.
@@ -308,7 +314,7 @@ impl EthDev {
         let pool = Mempool::get(&Request {
             port: name,
             mtu: u32::from(wanted.mtu),
-            socket: self.numa,
+            socket: self.socket(),
             n_rxq: u32::from(e.n_rxq),
             n_txq: u32::from(e.n_txq),
             rxd: u32::from(w.rxd),
@@ -402,7 +408,7 @@ impl EthDev {
         for q in 0..e.n_txq {
             // SAFETY: a null configuration means the driver's defaults; the call checks the rest.
             let r = unsafe {
-                sys::rte_eth_tx_queue_setup(self.port_id, q, e.txd, self.numa as u32, std::ptr::null())
+                sys::rte_eth_tx_queue_setup(self.port_id, q, e.txd, self.socket() as u32, std::ptr::null())
             };
             if let Err(code) = check(r) {
                 infra::info!(LOG, "Interface {name} unable to setup txq({q}): {}", strerror(code));
@@ -422,7 +428,7 @@ impl EthDev {
                     self.port_id,
                     q,
                     e.rxd,
-                    self.numa as u32,
+                    self.socket() as u32,
                     std::ptr::null(),
                     pool.as_ptr(),
                 )
@@ -472,8 +478,8 @@ impl EthDev {
         self.stop();
         let mut and_detached = "";
         if self.attached {
-            // SAFETY: the port is stopped and nobody else uses it (OWNERS); siblings keep the device.
             let alone = siblings(self.port_id).len() <= 1;
+            // SAFETY: the port is stopped and nobody else uses it (OWNERS); siblings keep the device.
             let r = unsafe { sys::vsw_port_close(self.port_id, i32::from(alone)) };
             if r < 0 {
                 infra::err!(LOG, "Device '{}' can not be detached: {}", self.devargs, strerror(r));

@@ -8,6 +8,7 @@
 //! Threads: everything may be called from the main thread; queues belong to the thread that polls
 //! them; [`register_thread`] is for the thread that calls it.
 
+mod commands;
 pub mod config;
 pub mod eal;
 mod ethdev;
@@ -19,6 +20,7 @@ mod port;
 mod queue;
 mod stats;
 
+pub use commands::commands;
 pub use config::{EalConfig, Init};
 pub use eal::{cleanup, init, is_initialized, register_thread, version, InitError, Outcome, ThreadGuard};
 pub use factory::{detach, DpdkFactory};

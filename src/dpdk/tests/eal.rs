@@ -80,7 +80,7 @@ fn before_eal() {
     assert_eq!(dpdk::init(&off).expect("off"), Outcome::Disabled);
     assert_eq!(error("p0", &[("dpdk-devargs", "net_null0")]), "dpdk: unknown interface type");
     assert!(dpdk::register_thread().is_none());
-    assert_eq!(dpdk::eal::lcore_list(), "");
+    assert!(command("dpdk/lcore-list", &[]).is_err());
     assert!(dpdk::version().starts_with("DPDK "));
 }
 
@@ -283,6 +283,33 @@ fn errors() {
     assert!(open("x", &options(&[("dpdk-devargs", &long)])).is_err());
 }
 
+fn command(name: &str, args: &[&str]) -> Result<String, String> {
+    let all = dpdk::commands::<()>();
+    let c = all.iter().find(|c| c.name == name).unwrap_or_else(|| panic!("{name}"));
+    assert!((c.min..=c.max).contains(&args.len()));
+    (c.run)(&mut (), args)
+}
+
+fn control() {
+    let p = port("c0", "net_null4,no-rx=1");
+    assert_eq!(p.n_rxq(), 1);
+    assert!(command("dpdk/lcore-list", &[]).expect("list").contains("lcore"));
+    assert!(command("dpdk/get-malloc-stats", &[]).expect("stats").contains("Heap_size"));
+    assert_eq!(command("dpdk/log-set", &["x:y"]).unwrap_err(), "invalid log level: 'y'");
+    assert_eq!(command("netdev-dpdk/set-admin-state", &["c0", "up"]).as_deref(), Ok("OK"));
+    assert_eq!(command("netdev-dpdk/set-admin-state", &["up"]).as_deref(), Ok("OK"));
+    assert_eq!(command("netdev-dpdk/set-admin-state", &["c9", "up"]).unwrap_err(), "Not a DPDK Interface");
+    assert!(command("netdev-dpdk/get-mempool-info", &["c0"]).expect("info").starts_with("mempool <ovs"));
+    assert_eq!(
+        command("netdev-dpdk/detach", &["net_null4"]).unwrap_err(),
+        "Device 'net_null4' is being used by the following interfaces: c0. Remove them before detaching."
+    );
+    assert_eq!(
+        command("netdev-dpdk/detach", &["net_null99"]).unwrap_err(),
+        "Device 'net_null99' not found in DPDK"
+    );
+}
+
 fn windows() {
     let p = open("w", &options(&[("dpdk-devargs", "net_null8"), ("n_rxq", "2000")])).expect("port");
     p.set_n_txq(2).expect("tx queues");
@@ -359,6 +386,7 @@ fn eal() {
     attach_and_detach();
     errors();
     windows();
+    control();
     threads();
     assert_eq!(dpdk::mempool_info(None).expect("pools"), "", "every pool is freed with its last user");
     dpdk::cleanup();
