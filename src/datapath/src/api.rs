@@ -163,8 +163,10 @@ pub struct PmdRxqs {
     pub numa: NumaId,
     /// Whether the core is kept for pinned queues.
     pub isolated: bool,
-    /// Cycles of the thread over the last minute.
+    /// Cycles of a minute, once some were counted; else 0.
     pub cycles: u64,
+    /// Cycles the thread was busy over the last minute.
+    pub busy_cycles: u64,
     /// Its queues, by port name and index.
     pub rxqs: Vec<RxqInfo>,
 }
@@ -184,6 +186,8 @@ pub struct DpOptions {
     pub thread_start: Option<ThreadHook>,
     /// False: no threads are started; [`crate::Datapath::step`] runs every loop once (tests, tracing).
     pub threads: bool,
+    /// Without threads: ask the clock and publish counters now and then, as threads do, and not every round.
+    pub lazy_clock: bool,
     /// The machine's cores, for the default core mask and NUMA nodes.
     pub topology: infra::cpu::Topology,
     /// Seed of random decisions.
@@ -196,6 +200,7 @@ impl Default for DpOptions {
             clock: Arc::new(|| infra::clock::now_ms().max(0) as u64),
             thread_start: None,
             threads: true,
+            lazy_clock: false,
             topology: infra::cpu::Topology::read(),
             seed: infra::clock::real_ns(),
         }

@@ -8,7 +8,7 @@ use crate::api::{DpConfig, DpError, PmdId, PmdRxqs, PortInfo, RxqInfo};
 use crate::dp::Common;
 use crate::engine::{Engine, Outlets};
 use crate::sched;
-use crate::stats::{Intervals, PmdStats, SharedStats};
+use crate::stats::{Intervals, PmdStats, SharedStats, INTERVALS, INTERVAL_MS};
 use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
 use crate::tx::{Sink, TxPort, TxPorts};
 use flow::DpPort;
@@ -123,7 +123,7 @@ impl Control {
             shared: Arc::clone(&shared),
             history: Arc::clone(&history),
             clock: Arc::clone(&options.clock),
-            exact: !options.threads,
+            exact: !options.threads && !options.lazy_clock,
         });
         let join = self.spawn(id, worker)?;
         self.common.events.lock().push(event_rx);
@@ -451,7 +451,9 @@ impl Control {
                 }));
             }
             rxqs.sort_by(|a, b| (&a.port, a.queue).cmp(&(&b.port, b.queue)));
-            PmdRxqs { pmd: t.id, numa: t.numa, isolated: false, cycles: t.history.sum(), rxqs }
+            let minute = infra::clock::tsc_hz() * INTERVALS as u64 * INTERVAL_MS / 1_000;
+            let cycles = if t.history.any() { minute } else { 0 };
+            PmdRxqs { pmd: t.id, numa: t.numa, isolated: false, cycles, busy_cycles: t.history.sum(), rxqs }
         };
         self.threads.iter().filter(|t| !t.id.is_non_pmd()).map(list).collect()
     }

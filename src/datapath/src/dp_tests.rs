@@ -54,6 +54,7 @@ fn rig_with(ports: Vec<Arc<MemPort>>) -> Rig {
         clock: Arc::new(move || clock.load(Ordering::Relaxed)),
         thread_start: None,
         threads: false,
+        lazy_clock: false,
         topology: Topology::from_cores((0..4).map(|c| (CoreId(c), NumaId(c / 2))).collect()),
         seed: 1,
     };

@@ -11,11 +11,12 @@ use crate::drops::Drop;
 use crate::emc::Emc;
 use crate::flows::{Fast, Flows};
 use crate::shared::{Compact, NewFlow, SharedFlow};
+use crate::simple::{self, Simple};
 use crate::stats::PmdStats;
 use crate::tx::TxPorts;
 use crate::FlowEvent;
 use flow::extract::{self, PktMetadata};
-use flow::{DpAction, Flow, Mask, Miniflow, RecircId};
+use flow::{DpAction, Flow, Miniflow, RecircId};
 use infra::ring::WakeProducer;
 use packet::{Batch, Packet};
 use std::collections::VecDeque;
@@ -53,9 +54,15 @@ impl Meta {
         }
     }
 
+    /// Whether the packets are as they were received: no pass behind them, nothing set.
+    #[inline(always)]
+    fn is_fresh(&self) -> bool {
+        self.recirc_id.0 == 0 && self.priority == 0 && self.mark == 0
+    }
+
     /// As the extraction of keys wants it.
     pub(crate) fn packed(&self, dp_hash: u32) -> PktMetadata {
-        if self.recirc_id.0 == 0 && self.priority == 0 && self.mark == 0 && dp_hash == 0 {
+        if self.is_fresh() && dp_hash == 0 {
             return PktMetadata::new(self.in_port).with_vlan_limit(self.vlan_limit);
         }
         let flow = Flow {
@@ -87,7 +94,11 @@ enum Fate {
 
 /// Working memory for one burst; one for each depth of recirculation.
 pub(crate) struct Scratch {
+    /// First bytes of plain frames.
+    raw: [simple::Raw; BURST],
     keys: [Miniflow; BURST],
+    /// TCP flags.
+    flags: [u16; BURST],
     hashes: [u64; BURST],
     flow: [FlowIdx; BURST],
     once: Vec<(usize, Option<Arc<[DpAction]>>)>,
@@ -97,7 +108,9 @@ pub(crate) struct Scratch {
 impl Scratch {
     fn new() -> Box<Scratch> {
         Box::new(Scratch {
+            raw: [simple::Raw::default(); BURST],
             keys: [Miniflow::EMPTY; BURST],
+            flags: [0; BURST],
             hashes: [0; BURST],
             flow: [NO_FLOW; BURST],
             once: Vec::new(),
@@ -134,12 +147,18 @@ impl Outlets {
     }
 }
 
+/// Where the megaflows of one input port are found.
+struct Tables {
+    classifier: Classifier,
+    simple: Simple,
+}
+
 /// The packet path of one thread.
 pub(crate) struct Engine {
     pub(crate) id: PmdId,
     pub(crate) upcall: Arc<dyn Upcall>,
     pub(crate) flows: Flows,
-    classifiers: Vec<Option<Box<Classifier>>>,
+    tables: Vec<Option<Box<Tables>>>,
     pub(crate) emc: Emc,
     pub(crate) tx: TxPorts,
     pub(crate) out: Outlets,
@@ -159,7 +178,7 @@ impl Engine {
             id,
             upcall,
             flows: Flows::default(),
-            classifiers: Vec::new(),
+            tables: Vec::new(),
             emc: Emc::new(seed),
             tx,
             out,
@@ -174,7 +193,7 @@ impl Engine {
         }
     }
 
-    fn classifier_slot(in_port: u32) -> usize {
+    fn slot_of(in_port: u32) -> usize {
         if in_port < MAX_PORTS {
             in_port as usize + 1
         } else {
@@ -210,33 +229,31 @@ impl Engine {
     fn resolve(&mut self, batch: &Batch, meta: &Meta, hashes: Option<&[u32; BURST]>, s: &mut Scratch) {
         let packets = batch.as_slice();
         let n = packets.len();
-        let md = meta.packed(0);
-        for (i, p) in packets.iter().enumerate() {
-            if let Some(later) = packets.get(i + AHEAD) {
-                later.prefetch_data();
-            }
-            match hashes {
-                None => extract::extract(p.data(), &md, &mut s.keys[i]),
-                Some(h) => extract::extract(p.data(), &meta.packed(h[i]), &mut s.keys[i]),
-            };
-        }
+        let slot = Engine::slot_of(meta.in_port);
         let mut todo = if n == BURST { u32::MAX } else { (1u32 << n) - 1 };
+        if meta.is_fresh() && hashes.is_none() {
+            if let Some(Some(t)) = self.tables.get_mut(slot).filter(|_| slot != 0) {
+                let found = resolve_simple(&mut t.simple, packets, s);
+                self.stats.simple_hits += u64::from(found.count_ones());
+                todo &= !found;
+                if todo == 0 {
+                    return;
+                }
+            }
+        }
+        self.make_keys(packets, todo, meta, hashes, s);
         let use_emc = self.emc.enabled();
         if use_emc {
-            for i in 0..n {
-                s.hashes[i] = self.emc.hash(&s.keys[i]);
-            }
-            let all = todo;
-            todo = self.emc.lookup(&s.keys, &s.hashes, todo, &self.flows, &mut s.flow);
-            self.stats.emc_hits += u64::from((all & !todo).count_ones());
-        }
-        if todo == 0 {
-            return;
-        }
-        let slot = Engine::classifier_slot(meta.in_port);
-        if let Some(Some(cls)) = self.classifiers.get_mut(slot) {
             let asked = todo;
-            todo = cls.lookup(&s.keys, todo, &mut s.flow, &mut self.stats.subtable_lookups);
+            todo = self.emc.lookup(&s.keys, &s.hashes, todo, &self.flows, &mut s.flow);
+            self.stats.emc_hits += u64::from((asked & !todo).count_ones());
+            if todo == 0 {
+                return;
+            }
+        }
+        if let Some(Some(t)) = self.tables.get_mut(slot) {
+            let asked = todo;
+            todo = t.classifier.lookup(&s.keys, todo, &mut s.flow, &mut self.stats.subtable_lookups);
             let mut found = asked & !todo;
             self.stats.megaflow_hits += u64::from(found.count_ones());
             while use_emc && found != 0 {
@@ -250,6 +267,31 @@ impl Engine {
         }
     }
 
+    /// Parses the packets in `todo` and hashes their keys for the microflow cache.
+    #[inline]
+    fn make_keys(
+        &self,
+        packets: &[Packet],
+        todo: u32,
+        meta: &Meta,
+        hashes: Option<&[u32; BURST]>,
+        s: &mut Scratch,
+    ) {
+        let md = meta.packed(0);
+        let mut rest = todo;
+        while rest != 0 {
+            let i = rest.trailing_zeros() as usize % BURST;
+            rest &= rest - 1;
+            let Some(p) = packets.get(i) else { break };
+            match hashes {
+                None => extract::extract(p.data(), &md, &mut s.keys[i]),
+                Some(h) => extract::extract(p.data(), &meta.packed(h[i]), &mut s.keys[i]),
+            };
+            s.flags[i] = extract::tcp_flags(&s.keys[i]);
+            s.hashes[i] = self.emc.hash(&s.keys[i]);
+        }
+    }
+
     #[cold]
     fn resolve_misses(&mut self, packets: &[Packet], mut todo: u32, slot: usize, s: &mut Scratch) {
         let mut installed = false;
@@ -259,8 +301,8 @@ impl Engine {
             todo &= todo - 1;
             // A megaflow that an earlier packet of this burst installed may cover this one.
             if installed {
-                let cls = self.classifiers.get_mut(slot).and_then(|c| c.as_deref_mut());
-                if let Some(f) = cls.and_then(|c| c.lookup_one(&s.keys[i])) {
+                let tables = self.tables.get_mut(slot).and_then(|t| t.as_deref_mut());
+                if let Some(f) = tables.and_then(|t| t.classifier.lookup_one(&s.keys[i])) {
                     s.flow[i] = f;
                     self.stats.megaflow_hits += 1;
                     self.stats.subtable_lookups += 1;
@@ -292,15 +334,19 @@ impl Engine {
 
     /// Installs the megaflow that `answer` describes.
     fn install(&mut self, key: &Miniflow, slot: usize, answer: &mut MissResult) -> FlowIdx {
-        let mut mask: Mask = answer.mask;
-        mask.0.in_port = u32::MAX;
-        mask.0.recirc_id = u32::MAX;
-        if self.classifiers.len() <= slot {
-            self.classifiers.resize_with(slot + 1, || None);
+        // Whatever translation looked at, these tell classifiers and passes apart.
+        answer.mask.0.in_port = u32::MAX;
+        answer.mask.0.recirc_id = u32::MAX;
+        if self.tables.len() <= slot {
+            self.tables.resize_with(slot + 1, || None);
         }
         let seed = self.seed;
-        let cls = self.classifiers[slot].get_or_insert_with(|| Box::new(Classifier::new(seed)));
-        let mask = cls.share_mask(Compact::from_flow(&mask.0));
+        let t = self.tables[slot].get_or_insert_with(|| {
+            let in_port = (slot as u32).wrapping_sub(1);
+            Box::new(Tables { classifier: Classifier::new(seed), simple: Simple::new(in_port, seed) })
+        });
+        let cls = &mut t.classifier;
+        let mask = cls.share_mask(Compact::from_flow(&answer.mask.0));
         let shared = Arc::new(SharedFlow::new(NewFlow {
             pmd: self.id,
             key: Compact::from_mini(key),
@@ -312,6 +358,7 @@ impl Engine {
         }));
         let idx = self.flows.add(Arc::clone(&shared));
         let place = cls.insert(key, &mask, idx);
+        t.simple.insert(&key.expand(), &answer.mask.0, idx);
         if let Some(f) = self.flows.get_mut(idx) {
             f.place = place;
             f.in_port = slot as u32;
@@ -324,8 +371,9 @@ impl Engine {
     pub(crate) fn remove(&mut self, idx: FlowIdx) {
         let Some((place, slot)) = self.flows.get(idx).map(|f| (f.place, f.in_port)) else { return };
         let Some(shared) = self.flows.remove(idx) else { return };
-        if let Some(Some(cls)) = self.classifiers.get_mut(slot as usize) {
-            cls.remove(place);
+        if let Some(Some(t)) = self.tables.get_mut(slot as usize) {
+            t.classifier.remove(place);
+            t.simple.remove(&shared.key.flow(), &shared.mask.flow(), idx);
         }
         shared.mark_dead();
         self.out.event(FlowEvent::Deleted(shared));
@@ -333,14 +381,14 @@ impl Engine {
 
     /// Removes the megaflows of packets that came from `port`.
     pub(crate) fn purge_port(&mut self, port: u32) {
-        let slot = Engine::classifier_slot(port);
-        let flows = self.classifiers.get(slot).and_then(|c| c.as_ref()).map(|c| c.flows());
+        let slot = Engine::slot_of(port);
+        let flows = self.tables.get(slot).and_then(|t| t.as_ref()).map(|t| t.classifier.flows());
         for idx in flows.unwrap_or_default() {
             self.remove(idx);
         }
         if slot != 0 {
-            if let Some(c) = self.classifiers.get_mut(slot) {
-                *c = None;
+            if let Some(t) = self.tables.get_mut(slot) {
+                *t = None;
             }
         }
     }
@@ -354,7 +402,10 @@ impl Engine {
 
     /// Sorts the subtables of every classifier by recent hits.
     pub(crate) fn optimize(&mut self) {
-        self.classifiers.iter_mut().flatten().for_each(|c| c.optimize());
+        for t in self.tables.iter_mut().flatten() {
+            t.classifier.optimize();
+            t.simple.optimize();
+        }
     }
 
     /// Credits megaflows with their packets, sends what has one plain output, and groups the rest.
@@ -418,7 +469,7 @@ impl Engine {
             }
             packets += 1;
             bytes += len as u64;
-            flags |= extract::tcp_flags(&s.keys[i]);
+            flags |= s.flags[i];
         }
         self.credit_one(current, packets, bytes, flags);
         (uniform.then_some(current).filter(|_| packets > 0), longest)
@@ -457,6 +508,26 @@ impl Engine {
             }
         }
     }
+}
+
+/// Finds what the raw bytes of plain frames tell; returns the packets found.
+#[inline(always)]
+fn resolve_simple(simple: &mut Simple, packets: &[Packet], s: &mut Scratch) -> u32 {
+    if simple.is_empty() {
+        return 0;
+    }
+    let mut plain = 0u32;
+    for (i, p) in packets.iter().enumerate().take(BURST) {
+        if let Some(later) = packets.get(i + AHEAD) {
+            later.prefetch_data();
+        }
+        if let Some((raw, flags)) = simple::plain(p.data()) {
+            s.raw[i] = raw;
+            s.flags[i] = flags;
+            plain |= 1 << i;
+        }
+    }
+    simple.lookup(&s.raw, plain, &mut s.flow)
 }
 
 fn new_group(groups: &mut Vec<Group>, fate: Fate, p: Packet, hash: u32) {

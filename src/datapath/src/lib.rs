@@ -24,6 +24,7 @@ mod rewrite;
 mod sched;
 pub mod shared;
 pub mod show;
+mod simple;
 pub mod stats;
 #[cfg(test)]
 mod testpkt;

@@ -148,7 +148,12 @@ impl Intervals {
     pub(crate) fn push(&self, cycles: u64) {
         let i = self.next.load(Ordering::Relaxed);
         self.slots[i % INTERVALS].store(cycles, Ordering::Relaxed);
-        self.next.store((i + 1) % INTERVALS, Ordering::Relaxed);
+        self.next.store(i.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Whether an interval has ended.
+    pub(crate) fn any(&self) -> bool {
+        self.next.load(Ordering::Relaxed) != 0
     }
 
     /// Cycles over all remembered intervals.

@@ -90,7 +90,8 @@ pub(crate) struct Worker {
     hz: u64,
     last_tsc: u64,
     clock_tsc: u64,
-    cycles: u64,
+    /// Busy cycles of the present interval.
+    busy: u64,
     next_interval_ms: u64,
     next_optimize_ms: u64,
     ended: bool,
@@ -127,7 +128,7 @@ impl Worker {
             hz: clock::tsc_hz(),
             last_tsc: tsc,
             clock_tsc: tsc,
-            cycles: 0,
+            busy: 0,
             next_interval_ms: now + INTERVAL_MS,
             next_optimize_ms: now + OPTIMIZE_MS,
             ended: false,
@@ -221,13 +222,14 @@ impl Worker {
         let begin = self.last_tsc;
         if total > 0 {
             s.busy_iterations += 1;
-            s.busy_cycles += mark.wrapping_sub(begin);
+            let spent = mark.wrapping_sub(begin);
+            s.busy_cycles += spent;
+            self.busy += spent;
             self.last_tsc = mark;
         } else {
             s.idle_cycles += start.wrapping_sub(begin);
             self.last_tsc = start;
         }
-        self.cycles += self.last_tsc.wrapping_sub(begin);
         if total > 0 || commands > 0 || self.exact || s.iterations % QUIET_ROUNDS == 0 {
             self.shared.publish(s);
             self.shared.publish_drops(s);
@@ -250,7 +252,7 @@ impl Worker {
         }
         if now >= self.next_interval_ms {
             self.next_interval_ms = now + INTERVAL_MS;
-            self.history.push(std::mem::take(&mut self.cycles));
+            self.history.push(std::mem::take(&mut self.busy));
             for q in &mut self.rxqs {
                 q.history.push(std::mem::take(&mut q.cycles));
             }

@@ -1,0 +1,167 @@
+//! The simple match against parsing.
+
+use super::*;
+use crate::testpkt::{arp, ip4, ip6};
+use flow::extract::{extract_flow, tcp_flags, PktMetadata};
+use flow::{Mask, Miniflow};
+use proptest::prelude::*;
+
+const PORT: u32 = 3;
+
+fn flow_of(d: &[u8]) -> Flow {
+    extract_flow(d, &PktMetadata::new(PORT)).0
+}
+
+/// A frame of small variety: plain, nearly plain, and others.
+fn frame(v: u32) -> Vec<u8> {
+    let b = |at: u32, n: u32| (v >> at) as u8 % n as u8;
+    let mut l4 =
+        vec![0, b(0, 3), 0, b(2, 3), 0, 30, 0, 0, 0, 0, 0, 0, 0x50 | b(4, 2), b(5, 4), 0, 0, 0, 0, 0, 0];
+    l4.resize(20 + usize::from(b(7, 20)), 7);
+    if b(12, 8) == 0 {
+        l4[12] = 0x10 * b(15, 16);
+    }
+    let proto = [6, 17, 6, 17, 6, 17, 1, 132][usize::from(b(9, 8))];
+    let mut f = match b(19, 16) {
+        0 => ip6(u32::from(b(23, 4)), proto, &l4),
+        1 => arp(1),
+        _ => ip4(u32::from(b(23, 4)), proto, &l4),
+    };
+    match b(25, 16) {
+        0 => f[14] = 0x46,
+        1 => f[20] = 0x20,
+        2 => f[21] = 1,
+        3 => f.truncate(30 + usize::from(b(2, 30))),
+        4 => f[17] = b(3, 60),
+        5 => drop(f.splice(12..12, [0x81, 0, 0, 5])),
+        6 => f[15] = 8,
+        7 => f[22] = 1,
+        8 => f[20] = 0x40,
+        _ => {}
+    }
+    f
+}
+
+fn mask(v: u32) -> Mask {
+    let mut m = Mask::default();
+    let bit = |i: u32| v >> i & 1 != 0;
+    m.0.in_port = u32::MAX;
+    m.0.recirc_id = u32::MAX;
+    m.0.dl_type = flow::Be16::MAX;
+    m.0.nw_frag = 3;
+    if bit(0) {
+        m.0.nw_proto = 255;
+    }
+    if bit(1) {
+        m.0.tp_src = flow::Be16::MAX;
+    }
+    if bit(2) {
+        m.0.tp_dst = flow::Be16::new(0x3);
+    }
+    if bit(3) {
+        m.0.nw_src = flow::Be32::new(0xffff_ff00 | v);
+    }
+    if bit(4) {
+        m.0.nw_dst = flow::Be32::MAX;
+    }
+    if bit(5) {
+        m.0.tcp_flags = flow::Be16::new(0xfff);
+    }
+    if bit(6) {
+        m.0.vlans[0].tci = flow::Be16::new(0x1000);
+    }
+    if bit(7) {
+        m.0.nw_ttl = 255;
+    }
+    if bit(8) {
+        m.0.nw_tos = 252;
+    }
+    if bit(9) {
+        m.0.dl_src = [255; 6];
+    }
+    if bit(10) {
+        m.0.ipv6_src[15] = 255;
+    }
+    m
+}
+
+#[test]
+fn plain_frames_only() {
+    let tcp = [0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x51, 0x12, 0, 0, 0, 0, 0, 0];
+    let f = ip4(1, 6, &tcp);
+    let (_, flags) = plain(&f).unwrap();
+    let m = Miniflow::from_flow(&flow_of(&f));
+    assert_eq!(flags, tcp_flags(&m));
+    assert_eq!(flags, 0x112);
+    assert!(plain(&f[..47]).is_none());
+    assert!(plain(&arp(1)).is_none());
+    assert!(plain(&ip6(1, 6, &tcp)).is_none());
+    assert!(plain(&ip4(1, 1, &tcp)).is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    /// Whatever it finds matches by parsing; a megaflow that matches a plain frame is found, unless it was refused.
+    #[test]
+    fn as_parsing_says(ops in prop::collection::vec((0u8..4, any::<u32>(), any::<u32>()), 1..80)) {
+        let mut simple = Simple::new(PORT, 5);
+        let mut model: Vec<(Flow, Mask, FlowIdx)> = Vec::new();
+        for (n, (op, a, b)) in ops.into_iter().enumerate() {
+            if op < 2 {
+                let (key, m) = (flow_of(&frame(a)), mask(b & 0x7ff));
+                if !model.iter().any(|e| e.1 == m && e.0.matches(&key, &m)) {
+                    simple.insert(&key, &m.0, n as FlowIdx);
+                    model.push((key, m, n as FlowIdx));
+                }
+            } else if op == 2 && !model.is_empty() {
+                let (k, m, f) = model.swap_remove(a as usize % model.len());
+                simple.remove(&k, &m.0, f);
+            } else {
+                simple.optimize();
+            }
+            let frames: Vec<_> = (0..BURST as u32).map(|i| frame(a ^ b.rotate_left(i))).collect();
+            let mut raws = [[0; WORDS]; BURST];
+            let mut todo = 0u32;
+            for (i, f) in frames.iter().enumerate() {
+                if let Some((raw, flags)) = plain(f) {
+                    raws[i] = raw;
+                    todo |= 1 << i;
+                    prop_assert_eq!(flags, tcp_flags(&Miniflow::from_flow(&flow_of(f))));
+                }
+            }
+            let mut out = [NO_FLOW; BURST];
+            let found = simple.lookup(&raws, todo, &mut out);
+            prop_assert_eq!(found & !todo, 0);
+            for (i, f) in frames.iter().enumerate().filter(|(i, _)| todo >> i & 1 != 0) {
+                let flow = flow_of(f);
+                let all: Vec<_> = model.iter().filter(|e| e.0.matches(&flow, &e.1)).collect();
+                if found >> i & 1 != 0 {
+                    prop_assert!(all.iter().any(|e| e.2 == out[i]), "{} found", out[i]);
+                } else {
+                    prop_assert!(all.iter().all(|e| project(&e.0, &e.1.0, PORT).is_none()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn many_entries_of_one_mask() {
+    let mut simple = Simple::new(PORT, 9);
+    let mut m = mask(0);
+    m.0.nw_src = flow::Be32::MAX;
+    let udp = |i: u32| crate::testpkt::udp4(i, 60);
+    let find = |s: &mut Simple, i: u32| {
+        let mut out = [NO_FLOW; BURST];
+        let raw = plain(&udp(i)).unwrap().0;
+        s.lookup(&[raw; BURST], 1, &mut out);
+        out[0]
+    };
+    (0..20_000).for_each(|i| simple.insert(&flow_of(&udp(i)), &m.0, i));
+    assert!((0..20_000).all(|i| find(&mut simple, i) == i));
+    (0..20_000).step_by(3).for_each(|i| simple.remove(&flow_of(&udp(i)), &m.0, i));
+    assert!((0..20_000).all(|i| (find(&mut simple, i) == i) == (i % 3 != 0)));
+    assert!(!simple.is_empty());
+    (0..20_000).for_each(|i| simple.remove(&flow_of(&udp(i)), &m.0, i));
+    assert!(simple.is_empty());
+}
