@@ -160,7 +160,7 @@ impl Datapath {
     /// Announces a sleep on [`Datapath::events_waker`]; false when events wait already (drain them instead).
     pub fn events_prepare_sleep(&self) -> bool {
         let rings = self.common.events.lock();
-        let quiet = rings.iter().fold(true, |quiet, r| r.prepare_sleep() && quiet);
+        let quiet = rings.iter().all(|r| r.prepare_sleep());
         quiet && self.common.late.lock().is_empty()
     }
 
@@ -178,7 +178,7 @@ impl Datapath {
 
     /// As [`Datapath::events_prepare_sleep`], for packets.
     pub fn userspace_prepare_sleep(&self) -> bool {
-        self.common.users.lock().iter().fold(true, |quiet, r| r.prepare_sleep() && quiet)
+        self.common.users.lock().iter().all(|r| r.prepare_sleep())
     }
 
     /// Woken for packets after [`Datapath::userspace_prepare_sleep`] returned true.

@@ -10,10 +10,12 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+type Rule = (Vec<DpAction>, Mask);
+
 /// Translates by (input port, recirculation id).
 #[derive(Default)]
 struct Table {
-    rules: Mutex<HashMap<(u32, u32), (Vec<DpAction>, Mask)>>,
+    rules: Mutex<HashMap<(u32, u32), Rule>>,
     misses: AtomicUsize,
     keep: std::sync::atomic::AtomicBool,
 }

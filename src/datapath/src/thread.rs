@@ -67,7 +67,7 @@ pub(crate) struct Execute {
 /// What a thread answers.
 pub(crate) enum Reply {
     /// The queues of a port, for control to close.
-    Took { _rx: Vec<Box<Rxq>>, _tx: Option<Box<TxPort>> },
+    Took { _rx: Vec<Rxq>, _tx: Option<Box<TxPort>> },
     /// The command before is done.
     Done,
     /// The thread ends; events that found the ring full.
@@ -77,7 +77,7 @@ pub(crate) enum Reply {
 /// One datapath thread.
 pub(crate) struct Worker {
     pub(crate) engine: Engine,
-    rxqs: Vec<Box<Rxq>>,
+    rxqs: Vec<Rxq>,
     cmds: WakeConsumer<Cmd>,
     replies: Producer<Reply>,
     relays: Vec<WakeConsumer<Relayed>>,
@@ -275,7 +275,7 @@ impl Worker {
         let e = &mut self.engine;
         match cmd {
             Cmd::AddTx(port) => e.tx.insert(*port),
-            Cmd::AddRx(q) => self.rxqs.push(q),
+            Cmd::AddRx(q) => self.rxqs.push(*q),
             Cmd::TakePort(no) => {
                 let tx = e.tx.remove(no, &mut e.stats);
                 let (gone, kept) = std::mem::take(&mut self.rxqs).into_iter().partition(|q| q.port == no);
