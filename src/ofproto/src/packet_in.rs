@@ -8,7 +8,7 @@ use crate::upcall::{translate_flow, Purpose};
 use crate::xlate::{xlate, CreditStats, XlateIn, XlateOut};
 use datapath::{Datapath, UserspacePacket};
 use flow::{Flow, OfPort, UserspaceCookie};
-use openflow::Action;
+use openflow::{Action, PacketInReason};
 use packet::Packet;
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ pub struct PacketIn {
     pub table_id: u8,
     /// Cookie of the rule, all ones when none is known.
     pub cookie: u64,
-    /// Reason as in OpenFlow 1.4; 6 stands for an action of a table-miss rule, which older versions call an action.
-    pub reason: u8,
+    /// Reason.
+    pub reason: PacketInReason,
     /// Controller to which it goes.
     pub controller_id: u16,
     /// Metadata to report: tunnel, registers, metadata, mark.
@@ -60,7 +60,7 @@ pub fn handle(world: &World, dp: &Datapath, up: UserspacePacket, now_ms: u64) ->
                 in_port: state.in_port,
                 table_id: state.table_id,
                 cookie: rule_cookie,
-                reason,
+                reason: reason_of(reason),
                 controller_id,
                 userdata: state.userdata.clone(),
             }))
@@ -76,6 +76,19 @@ pub fn handle(world: &World, dp: &Datapath, up: UserspacePacket, now_ms: u64) ->
             }
             FromDatapath::Done
         }
+    }
+}
+
+fn reason_of(code: u8) -> PacketInReason {
+    match code {
+        0 => PacketInReason::NoMatch,
+        2 => PacketInReason::InvalidTtl,
+        3 => PacketInReason::ActionSet,
+        4 => PacketInReason::Group,
+        5 => PacketInReason::PacketOut,
+        6 => PacketInReason::ExplicitMiss,
+        7 => PacketInReason::ImplicitMiss,
+        _ => PacketInReason::Action,
     }
 }
 

@@ -204,6 +204,27 @@ impl BridgeView {
     }
 }
 
+/// The order in which FLOOD and ALL send to ports that were added in the order of `created`: that of a chained hash
+/// table keyed by port number which grows with its content, so that the order is the one users know.
+pub fn flood_order(created: &[OfPort]) -> Vec<OfPort> {
+    let hash = |p: OfPort| crate::xlate::hash2(p.0.into(), 0) as usize;
+    let mut buckets: Vec<Vec<OfPort>> = vec![Vec::new()];
+    for (i, &p) in created.iter().enumerate() {
+        let mask = buckets.len() - 1;
+        buckets[hash(p) & mask].insert(0, p);
+        let half = (i + 1) / 2;
+        if half > mask {
+            let size = (half + 1).next_power_of_two().max(4);
+            let mut larger = vec![Vec::new(); size];
+            for &q in buckets.iter().flatten() {
+                larger[hash(q) & (size - 1)].insert(0, q);
+            }
+            buckets = larger;
+        }
+    }
+    buckets.concat()
+}
+
 /// All bridges of the datapath.
 #[derive(Clone, Default)]
 pub struct Snapshot {
@@ -335,6 +356,17 @@ mod tests {
     fn vlan_sets() {
         let s = VlanSet::new([0, 5, 4095, 9999]);
         assert!(s.has(0) && s.has(5) && s.has(4095) && !s.has(6) && !s.has(9999));
+    }
+
+    #[test]
+    fn flood_order_as_observed() {
+        let ports = |v: &[u16]| v.iter().map(|&p| OfPort(p)).collect::<Vec<_>>();
+        assert_eq!(flood_order(&ports(&[65534, 1, 2, 3, 4, 50])), ports(&[4, 65534, 1, 50, 2, 3]));
+        let mut many = ports(&[65534]);
+        many.extend((1..=20).chain([100, 200, 300]).map(OfPort));
+        let want =
+            [65534, 8, 10, 100, 14, 18, 17, 11, 13, 16, 5, 9, 12, 20, 15, 300, 7, 6, 4, 1, 200, 19, 2, 3];
+        assert_eq!(flood_order(&many), ports(&want));
     }
 
     #[test]

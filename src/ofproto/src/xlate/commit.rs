@@ -105,6 +105,10 @@ fn ether(flow: &Flow, base: &mut Flow, wc: &Mask, out: &mut Vec<DpAction>) {
 
 /// Network headers. True when the slow path must do it.
 fn network(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) -> bool {
+    if flow.nw_proto == 0 && base.nw_proto != 0 && is_ip_any(flow) {
+        // The headers went out of sight behind a label.
+        return false;
+    }
     match flow.dl_type.get() {
         ETH_IP => {
             ipv4(flow, base, wc, out);
@@ -382,12 +386,6 @@ pub(super) fn pop_mpls(f: &mut Flow, n: usize, ethertype: Be16, wc: Option<&mut 
         if let Some(wc) = wc {
             wc.0.mpls[n - 1] |= Be32::new(MPLS_BOS);
         }
-        if f.mpls[n - 1].get() & MPLS_BOS == 0 && f.mpls[1].is_zero() {
-            // Nothing is known of a second label: only the outer one is there.
-            f.mpls[0] = Be32::ZERO;
-            f.dl_type = ethertype;
-            return true;
-        }
         if f.mpls[n - 1].get() & MPLS_BOS == 0 {
             return false;
         }
@@ -420,15 +418,8 @@ fn mpls(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) {
             common += 1;
             continue;
         }
-        let ethertype = if !is_mpls(flow.dl_type)
-            && nb > 1
-            && base.mpls[0].get() & MPLS_BOS == 0
-            && !base.mpls[1].is_zero()
-        {
-            Be16::new(ETH_MPLS)
-        } else {
-            flow.dl_type
-        };
+        // Labels remain behind the one that goes: only the last pop may say what is behind them all.
+        let ethertype = if !is_mpls(flow.dl_type) && nb > 1 { Be16::new(ETH_MPLS) } else { flow.dl_type };
         out.push(DpAction::PopMpls { ethertype });
         if !pop_mpls(base, nb, flow.dl_type, Some(wc)) {
             break;

@@ -15,13 +15,14 @@ mod resume;
 mod table;
 
 pub use cache::{Credit, CreditStats, XlateCache};
+pub(crate) use hash::hash2;
 
 use crate::recirc::{FrozenFrame, RecircTable};
 use crate::rule::Rule;
 use crate::snapshot::{BridgeView, PortConfig, Snapshot};
 use crate::tables::Tables;
 use arc_swap::Guard;
-use flow::key::{FRAG_MASK, VLAN_CFI};
+use flow::key::{FRAG_MASK, MAX_MPLS, VLAN_CFI};
 use flow::{Be16, DpAction, Flow, Mask, OfPort, PKT_WORDS};
 use openflow::Action;
 use std::fmt;
@@ -148,6 +149,9 @@ struct Ctx<'a, 'o> {
     exit: bool,
     /// The packet was MPLS and a pop made it something whose headers are not known.
     was_mpls: bool,
+    /// What was looked at of the labels when the first was popped: from then on places in the flow are not those
+    /// in the packet.
+    mpls_at_pop: Option<[flow::Be32; MAX_MPLS]>,
     freezing: bool,
     frames: Vec<FrozenFrame>,
     /// Skb priority of the packet as received.
@@ -169,6 +173,7 @@ pub fn xlate<'o>(input: &XlateIn<'_>, out: &'o mut XlateOut, trace: Option<&'o m
         ctx.out.actions.clear();
     }
     ctx.out.final_flow = ctx.flow;
+    ctx.unwildcard_shifted_labels();
     finish_mask(input.flow, &mut ctx.out.mask);
 }
 
@@ -199,6 +204,7 @@ impl<'a, 'o> Ctx<'a, 'o> {
             in_action_set: false,
             exit: false,
             was_mpls: false,
+            mpls_at_pop: None,
             freezing: false,
             frames: Vec::new(),
         }
@@ -213,6 +219,16 @@ impl<'a, 'o> Ctx<'a, 'o> {
         m.dl_type = Be16::MAX;
         if commit::is_ip_any(&self.flow) {
             m.nw_frag |= FRAG_MASK;
+        }
+    }
+
+    /// Labels looked at behind one that was popped stand elsewhere in the packet: all are matched then.
+    fn unwildcard_shifted_labels(&mut self) {
+        let Some(before) = self.mpls_at_pop else { return };
+        let labels = &mut self.out.mask.0.mpls;
+        let bos = flow::Be32::new(commit::MPLS_BOS);
+        if labels.iter().zip(before).any(|(now, then)| *now | bos != then | bos) {
+            *labels = [flow::Be32::MAX; MAX_MPLS];
         }
     }
 

@@ -9,7 +9,7 @@ use super::table::reason;
 use super::{Ctx, SLOW_ACTION};
 use crate::recirc::FrozenState;
 use crate::snapshot::{BridgeId, PortConfig, PortView};
-use flow::{Be64, DpAction, OfPort, UserspaceCookie};
+use flow::{Be32, Be64, DpAction, OfPort, SetField, UserspaceCookie};
 use openflow::Action;
 use std::sync::Arc;
 
@@ -92,7 +92,19 @@ impl Ctx<'_, '_> {
     /// Brings the datapath's packet up to date.
     pub(super) fn commit(&mut self) {
         let out = &mut *self.out;
+        let before = out.actions.len();
         let done = commit::commit(&self.flow, &mut self.base, &mut out.mask, &mut out.actions);
+        let received_mpls = commit::is_mpls(self.input.flow.dl_type);
+        let popped = out.actions.iter().any(|a| matches!(a, DpAction::PopMpls { .. }));
+        let writes = |a: &DpAction| match a {
+            DpAction::PushMpls { .. } => true,
+            DpAction::Set(SetField::Mpls { .. }) => popped,
+            _ => false,
+        };
+        if received_mpls && out.actions[before..].iter().any(writes) {
+            // Labels behind the first, or popped and pushed again: their values are in the actions.
+            out.mask.0.mpls = [Be32::MAX; flow::key::MAX_MPLS];
+        }
         if done.slow {
             out.slow |= SLOW_ACTION;
         }
@@ -211,7 +223,11 @@ impl Ctx<'_, '_> {
             dont_send: !self.input.for_flow,
             continuation: false,
             recirc_id: node.id,
-            rule_cookie: self.rule.as_ref().map_or(u64::MAX, |r| r.cookie),
+            rule_cookie: match &self.rule {
+                Some(rule) => rule.cookie,
+                None if why == reason::IMPLICIT_MISS => 0,
+                None => u64::MAX,
+            },
             controller_id,
             max_len,
             frozen: node.id.0,

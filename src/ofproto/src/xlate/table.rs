@@ -8,10 +8,8 @@ use crate::snapshot::PortConfig;
 use flow::key::FRAG_MASK;
 use flow::{Be16, Flow, OfPort};
 
-/// Packet-in reasons (OpenFlow 1.3 §7.4.1; 6 and 7 are told apart by version when the message is made).
+/// Packet-in reasons: those of OpenFlow 1.4 §7.4.1, and 6 and 7, which each version turns into one of its own.
 pub mod reason {
-    /// No rule matched (OpenFlow below 1.3).
-    pub const NO_MATCH: u8 = 0;
     /// By an output action.
     pub const ACTION: u8 = 1;
     /// TTL ran out.
@@ -22,6 +20,8 @@ pub mod reason {
     pub const PACKET_OUT: u8 = 5;
     /// By a table-miss rule.
     pub const EXPLICIT_MISS: u8 = 6;
+    /// Because no rule matched.
+    pub const IMPLICIT_MISS: u8 = 7;
 }
 
 impl Ctx<'_, '_> {
@@ -82,7 +82,7 @@ impl Ctx<'_, '_> {
         if self.bridge.packet_in_on_miss && allowed {
             let old_table = std::mem::replace(&mut self.table_id, table);
             let old_rule = self.rule.take();
-            self.send_to_controller(reason::NO_MATCH, u16::MAX, 0, &[]);
+            self.send_to_controller(reason::IMPLICIT_MISS, u16::MAX, 0, &[]);
             self.rule = old_rule;
             self.table_id = old_table;
         }
