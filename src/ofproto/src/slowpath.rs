@@ -11,7 +11,7 @@ use crate::upcall::Upcalls;
 use datapath::{Datapath, SharedFlow, Upcall, UserspacePacket};
 use flow::extract::{extract_flow, PktMetadata};
 use flow::{Flow, Mask, Match};
-use openflow::{OfError, PacketInReason, PacketOut};
+use openflow::{OfError, PacketOut};
 use packet::Packet;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -56,26 +56,13 @@ impl BridgePacketIn {
         PacketInEvent {
             packet: self.inner.packet.data(),
             max_len: self.inner.max_len,
-            reason: reason(self.inner.reason),
+            reason: self.inner.reason,
             table_id: self.inner.table_id,
             cookie: self.inner.cookie,
             controller_id: self.inner.controller_id,
             metadata: &self.metadata,
             userdata: &self.inner.userdata,
         }
-    }
-}
-
-fn reason(code: u8) -> PacketInReason {
-    match code {
-        0 => PacketInReason::NoMatch,
-        2 => PacketInReason::InvalidTtl,
-        3 => PacketInReason::ActionSet,
-        4 => PacketInReason::Group,
-        5 => PacketInReason::PacketOut,
-        6 => PacketInReason::ExplicitMiss,
-        7 => PacketInReason::ImplicitMiss,
-        _ => PacketInReason::Action,
     }
 }
 
