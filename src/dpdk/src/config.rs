@@ -32,6 +32,9 @@ pub struct EalConfig {
     pub init: Init,
     /// `argv` of `rte_eal_init`, program name first.
     pub args: Vec<String>,
+    /// The cores are the user's choice (`dpdk-lcore-mask`, or an argument in `dpdk-extra`): the daemon's own threads
+    /// stay on the first of them, away from the PMDs.
+    pub chosen_lcores: bool,
     /// `per-port-memory`.
     pub per_port_memory: bool,
     /// `shared-mempool-config`, in order.
@@ -69,6 +72,7 @@ impl EalConfig {
         let mut c = EalConfig {
             init,
             args: vec![program.to_string()],
+            chosen_lcores: true,
             per_port_memory: get("per-port-memory") == Some("true"),
             shared_mempools: Vec::new(),
             before: Vec::new(),
@@ -89,6 +93,7 @@ impl EalConfig {
         }
         c.add_memory(get("dpdk-alloc-mem"), get("dpdk-socket-mem"), &extra);
         if !has_any(&c.args, &["-c", "-l", "--lcores"]) {
+            c.chosen_lcores = false;
             c.args.extend(["-l".to_string(), first_core.to_string()]);
         }
         c.add_pools(get("shared-mempool-config"));

@@ -64,7 +64,7 @@ pub(crate) fn settings() -> Option<Settings> {
 }
 
 /// Starts DPDK when the configuration wants it and it was not tried before. The calling thread
-/// keeps its CPU affinity.
+/// keeps its CPU affinity, unless the configuration chooses cores: then it stays on the first of those.
 pub fn init(config: &EalConfig) -> Result<Outcome, InitError> {
     let mut state = STATE.lock();
     match &*state {
@@ -132,9 +132,11 @@ fn start(config: &EalConfig) -> Result<(), String> {
     let result = unsafe { dpdk_sys::rte_eal_init(argc, argv.as_mut_ptr()) };
     // SAFETY: reads a per-thread variable.
     let errno = unsafe { dpdk_sys::vsw_errno() };
-    // EAL pins the thread that starts it to the main lcore.
-    if let Err(e) = infra::cpu::pin_to(&affinity) {
-        infra::warn!(LOG_DPDK, "cannot restore the CPU affinity of the main thread: {e}");
+    // EAL pins the thread that starts it to the main lcore; threads started later inherit that.
+    if result < 0 || !config.chosen_lcores {
+        if let Err(e) = infra::cpu::pin_to(&affinity) {
+            infra::warn!(LOG_DPDK, "cannot restore the CPU affinity of the main thread: {e}");
+        }
     }
     if result < 0 {
         return Err(strerror(if errno == 0 { result } else { errno }));
