@@ -201,11 +201,8 @@ pub(crate) fn set_field(r: &mut Reader<'_>, may_mask: bool) -> Result<Action, Of
     }
     let left = r.left();
     r.zeros(left, OfError::OFPBAC_BAD_SET_ARGUMENT)?;
-    if h.has_mask && (!may_mask || mask == 0) {
-        return Err(OfError::OFPBAC_BAD_SET_MASK);
-    }
     let mask = mask & field.all_ones();
-    if h.has_mask && mask != field.all_ones() && !field.maskable() {
+    if h.has_mask && (!may_mask || mask == 0) {
         return Err(OfError::OFPBAC_BAD_SET_MASK);
     }
     // OpenFlow forbids writing its ingress port with set-field.

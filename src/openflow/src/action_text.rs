@@ -3,6 +3,7 @@
 //! Neighbours: trace, logs and `bridge/dump-flows` in `ofproto`. Threads: none.
 
 use crate::Action;
+use flow::field::Format;
 use flow::{Field, OfPort, SubField};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -44,7 +45,7 @@ fn one(s: &mut String, a: &Action) {
             put!(s, "set_field:{}->{}", field_value(*field, *value, *mask), set_name(*field));
         }
         Action::Move { src, dst } => put!(s, "move:{}->{}", sub(src), sub(dst)),
-        Action::Load { dst, value } => put!(s, "load:{value:#x}->{}", sub(dst)),
+        Action::Load { dst, value } => put!(s, "load:{}->{}", hexadecimal(*value), sub(dst)),
         Action::StackPush(sf) => put!(s, "push:{}", sub(sf)),
         Action::StackPop(sf) => put!(s, "pop:{}", sub(sf)),
         Action::Resubmit { in_port, table, with_ct } => resubmit(s, *in_port, *table, *with_ct),
@@ -59,7 +60,7 @@ fn one(s: &mut String, a: &Action) {
             s.push(')');
         }
         Action::WriteMetadata { value, mask } => {
-            put!(s, "write_metadata:{value:#x}");
+            put!(s, "write_metadata:{}", hexadecimal((*value).into()));
             if *mask != u64::MAX {
                 put!(s, "/{mask:#x}");
             }
@@ -91,7 +92,7 @@ fn header(s: &mut String, a: &Action) {
         Action::PushMpls(t) => put!(s, "push_mpls:{t:#06x}"),
         Action::PopMpls(t) => put!(s, "pop_mpls:{t:#06x}"),
         Action::SetMplsLabel(l) => put!(s, "set_mpls_label({l})"),
-        Action::SetMplsTc(tc) => put!(s, "set_mpls_ttl({tc})"),
+        Action::SetMplsTc(tc) => put!(s, "set_mpls_tc({tc})"),
         Action::SetMplsTtl(ttl) => put!(s, "set_mpls_ttl({ttl})"),
         Action::DecMplsTtl => s.push_str("dec_mpls_ttl"),
         Action::DecTtl(ids) if ids.is_empty() => s.push_str("dec_ttl"),
@@ -100,7 +101,8 @@ fn header(s: &mut String, a: &Action) {
             put!(s, "dec_ttl({})", ids.join(","));
         }
         Action::SetTunnel(id) => {
-            put!(s, "{}:{id:#x}", if *id > u32::MAX.into() { "set_tunnel64" } else { "set_tunnel" });
+            let name = if *id > u32::MAX.into() { "set_tunnel64" } else { "set_tunnel" };
+            put!(s, "{name}:{}", hexadecimal((*id).into()));
         }
         _ => {}
     }
@@ -290,7 +292,19 @@ fn set_name(field: Field) -> &'static str {
 }
 
 fn field_value(field: Field, value: u128, mask: u128) -> String {
+    if field.format() == Format::Decimal && mask != field.all_ones() {
+        return format!("{value}/{mask:#x}");
+    }
     field.format_value(value, mask)
+}
+
+/// As C's `%#x`: zero has no prefix.
+fn hexadecimal(v: u128) -> String {
+    if v == 0 {
+        "0".into()
+    } else {
+        format!("{v:#x}")
+    }
 }
 
 fn mac(b: &[u8; 6]) -> String {

@@ -29,6 +29,8 @@ mod oxm;
 mod packet_in;
 mod port;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod version;
 mod wire;
 
