@@ -49,7 +49,8 @@ impl RxQueue for Rx {
             if self.at == self.frames.len() {
                 self.at = 0;
             }
-            p.truncate(f.len());
+            // Also takes off what a push put before the frame.
+            p.pop_front(p.len().saturating_sub(f.len()));
             p.data_mut().copy_from_slice(f);
             let _ = batch.push(p);
         }

@@ -26,6 +26,8 @@ use std::sync::Arc;
 pub(crate) const MAX_DEPTH: usize = 7;
 /// Ports whose packets have a classifier of their own; packets of other (made-up) ports share one.
 const MAX_PORTS: u32 = 65_536;
+/// Megaflows from which on their slots are fetched ahead.
+const MANY_FLOWS: usize = 256;
 /// Packets ahead whose data is fetched while one is parsed.
 const AHEAD: usize = 6;
 
@@ -410,6 +412,9 @@ impl Engine {
 
     /// Credits megaflows with their packets, sends what has one plain output, and groups the rest.
     fn dispatch(&mut self, batch: &mut Batch, hashes: Option<&[u32; BURST]>, s: &mut Scratch) {
+        if self.flows.len() > MANY_FLOWS {
+            self.flows.prefetch(&s.flow[..batch.len()]);
+        }
         let (uniform, longest) = self.credit(batch, s);
         if let Some(idx) = uniform {
             match self.flows.get(idx).map(|f| (f.fast, f.fast.port())) {

@@ -4,6 +4,7 @@
 //! by one; the [`SharedFlow`] in a slot is shared.
 
 use crate::classifier::{FlowIdx, Place};
+use crate::prefetch;
 use crate::shared::SharedFlow;
 use flow::{DpAction, DpPort};
 use std::sync::atomic::Ordering;
@@ -143,6 +144,16 @@ impl Flows {
     #[inline(always)]
     pub(crate) fn get_mut(&mut self, idx: FlowIdx) -> Option<&mut Slot> {
         self.slots.get_mut(idx as usize)
+    }
+
+    /// Fetches the slots of `idx`, then what they point at.
+    pub(crate) fn prefetch(&self, idx: &[FlowIdx]) {
+        for s in idx.iter().filter_map(|i| self.slots.get(*i as usize)) {
+            prefetch::read(s);
+        }
+        for f in idx.iter().filter_map(|i| self.slots.get(*i as usize)).filter_map(|s| s.shared.as_deref()) {
+            prefetch::read(f);
+        }
     }
 
     /// Indices of all megaflows.

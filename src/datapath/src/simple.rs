@@ -10,6 +10,7 @@
 
 use crate::classifier::{FlowIdx, BURST, NO_FLOW};
 use crate::hash::Rng;
+use crate::prefetch;
 use flow::Flow;
 use std::mem::{offset_of, size_of};
 
@@ -18,6 +19,8 @@ const WORDS: usize = 6;
 const BYTES: usize = WORDS * 8;
 /// Masks a port may have here; those beyond are found in the classifier.
 const MAX_MASKS: usize = 32;
+/// Entries from which on a table is taken not to be in the nearest cache.
+const BIG: usize = 256;
 /// Entries of one mask.
 const MAX_ENTRIES: usize = 1 << 18;
 
@@ -175,6 +178,19 @@ impl Sub {
         }
     }
 
+    /// Fetches the home entries of a burst.
+    fn prefetch(&self, frames: &[Raw; BURST], todo: u32, k: &Raw) {
+        let mut rest = todo;
+        while rest != 0 {
+            let i = rest.trailing_zeros() as usize % BURST;
+            rest &= rest - 1;
+            let at = hash(&and(&frames[i], &self.mask), k) & (self.entries.len() - 1);
+            if let Some(e) = self.entries.get(at) {
+                prefetch::read(e);
+            }
+        }
+    }
+
     fn position(&self, key: &Raw, k: &Raw) -> usize {
         let wrap = self.entries.len() - 1;
         let mut i = hash(key, k) & wrap;
@@ -248,6 +264,9 @@ impl Simple {
     pub(crate) fn lookup(&mut self, frames: &[Raw; BURST], todo: u32, out: &mut [FlowIdx; BURST]) -> u32 {
         let (mut todo, mut found) = (todo, 0u32);
         for sub in &mut self.subs {
+            if sub.entries.len() > BIG {
+                sub.prefetch(frames, todo, &self.multipliers);
+            }
             let mut rest = todo;
             while rest != 0 {
                 let i = rest.trailing_zeros() as usize % BURST;

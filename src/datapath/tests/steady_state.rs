@@ -45,7 +45,7 @@ impl Upcall for Table {
         out.mask.0.nw_src = if self.exact { Be32::MAX } else { Be32::new(1) };
         if self.exact {
             // Keeps the simple match out of it.
-            out.mask.0.skb_priority = u32::MAX;
+            out.mask.0.tcp_flags = Be16::new(1);
         }
         if req.flow.recirc_id == 0 && req.flow.nw_src.get() & 1 == 1 {
             let (src, all) = ([2, 0, 0, 0, 0, 10], [255; 6]);
