@@ -360,7 +360,7 @@ impl Engine {
         }));
         let idx = self.flows.add(Arc::clone(&shared));
         let place = cls.insert(key, &mask, idx);
-        t.simple.insert(&key.expand(), &answer.mask.0, idx);
+        t.simple.insert(&key.expand(), &mask, idx);
         if let Some(f) = self.flows.get_mut(idx) {
             f.place = place;
             f.in_port = slot as u32;
@@ -375,7 +375,7 @@ impl Engine {
         let Some(shared) = self.flows.remove(idx) else { return };
         if let Some(Some(t)) = self.tables.get_mut(slot as usize) {
             t.classifier.remove(place);
-            t.simple.remove(&shared.key.flow(), &shared.mask.flow(), idx);
+            t.simple.remove(&shared.key.flow(), &shared.mask, idx);
         }
         shared.mark_dead();
         self.out.event(FlowEvent::Deleted(shared));

@@ -11,6 +11,7 @@
 use crate::classifier::{FlowIdx, BURST, NO_FLOW};
 use crate::hash::Rng;
 use crate::prefetch;
+use crate::shared::Compact;
 use flow::Flow;
 use std::mem::{offset_of, size_of};
 
@@ -96,18 +97,22 @@ fn words(b: &[u8; BYTES]) -> Raw {
 }
 
 /// Key and mask of a megaflow as raw bytes, if plain frames received on `in_port` can be told by them.
-fn project(key: &Flow, mask: &Flow, in_port: u32) -> Option<(Raw, Raw)> {
+fn project(key: &Flow, mask: &Compact, in_port: u32) -> Option<(Raw, Raw)> {
     let (mut rk, mut rm) = ([0u8; BYTES], [0u8; BYTES]);
     let flags = offset_of!(Flow, tcp_flags)..offset_of!(Flow, tcp_flags) + 2;
     let port = offset_of!(Flow, in_port);
-    for (o, (&k, &m)) in key.bytes().iter().zip(mask.bytes()).enumerate().filter(|(_, (_, m))| **m != 0) {
+    let proto = offset_of!(Flow, nw_proto);
+    let exact_proto = mask.iter().any(|(i, m)| i == proto / 8 && m.to_ne_bytes()[proto % 8] == 0xff);
+    let bytes = mask.iter().flat_map(|(i, m)| (i * 8..).zip(m.to_ne_bytes()));
+    for (o, m) in bytes.filter(|(_, m)| *m != 0) {
+        let k = key.bytes()[o];
         let k = k & m;
         let mut at = RAW_AT[o];
         let mut m = m;
-        if flags.contains(&o) && mask.nw_proto == 0xff && key.nw_proto == TCP {
+        if flags.contains(&o) && exact_proto && key.nw_proto == TCP {
             at = (46 + o - flags.start) as u8;
             m &= if o == flags.start { 0x0f } else { 0xff };
-        } else if flags.contains(&o) && !(mask.nw_proto == 0xff && key.nw_proto == UDP) {
+        } else if flags.contains(&o) && !(exact_proto && key.nw_proto == UDP) {
             return None;
         }
         if at != NOWHERE {
@@ -285,7 +290,7 @@ impl Simple {
     }
 
     /// Adds a megaflow, if it is one that plain frames can hit.
-    pub(crate) fn insert(&mut self, key: &Flow, mask: &Flow, flow: FlowIdx) {
+    pub(crate) fn insert(&mut self, key: &Flow, mask: &Compact, flow: FlowIdx) {
         let Some((key, mask)) = project(key, mask, self.in_port) else { return };
         let at = match self.subs.iter().position(|s| s.mask == mask) {
             Some(at) => at,
@@ -299,7 +304,7 @@ impl Simple {
     }
 
     /// Removes a megaflow.
-    pub(crate) fn remove(&mut self, key: &Flow, mask: &Flow, flow: FlowIdx) {
+    pub(crate) fn remove(&mut self, key: &Flow, mask: &Compact, flow: FlowIdx) {
         let Some((key, mask)) = project(key, mask, self.in_port) else { return };
         let Some(at) = self.subs.iter().position(|s| s.mask == mask) else { return };
         self.subs[at].remove(&key, flow, &self.multipliers);
