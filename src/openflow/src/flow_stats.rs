@@ -178,9 +178,6 @@ fn oxs_u64(out: &mut Vec<u8>, number: u32, v: u64) {
     out.u64(v);
 }
 
-/// Number under which Open vSwitch sends the packet count of aggregates and removed flows.
-const AGGREGATE_PACKETS: u32 = 1;
-
 /// An aggregate reply.
 pub(crate) fn aggregate(
     version: Version,
@@ -196,7 +193,7 @@ pub(crate) fn aggregate(
     m.entry(|out| {
         if version == Version::V15 {
             return oxs(out, |o| {
-                oxs_u64(o, AGGREGATE_PACKETS, a.packet_count);
+                oxs_u64(o, 4, a.packet_count);
                 oxs_u64(o, 5, a.byte_count);
                 oxs_header(o, 3, 4);
                 o.u32(a.flow_count);
@@ -243,7 +240,7 @@ pub(crate) fn put_removed(out: &mut Vec<u8>, f: &FlowRemoved<'_>, s: &Session) {
             match_oxm::put_match(out, f.match_, Version::V15);
             oxs(out, |o| {
                 oxs_time(o, 0, f.duration_sec, f.duration_nsec);
-                oxs_u64(o, AGGREGATE_PACKETS, f.packet_count);
+                oxs_u64(o, 4, f.packet_count);
                 oxs_u64(o, 5, f.byte_count);
             });
         }

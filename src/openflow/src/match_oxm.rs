@@ -130,9 +130,9 @@ impl Writer<'_> {
         fields.iter().for_each(|&f| self.put(f));
     }
 
-    /// Fields that NXM has in another form are sent in OXM's, even in OpenFlow 1.1.
+    /// Fields that NXM has in another form are sent in OXM's, in every version.
     fn oxm(&self) -> bool {
-        self.version.is_some_and(|v| v >= Version::V11)
+        self.version.is_some()
     }
 
     fn vlan(&mut self) {

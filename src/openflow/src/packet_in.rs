@@ -109,8 +109,7 @@ fn nxt2(out: &mut Vec<u8>, p: &PacketIn<'_>, version: Version) {
         });
     }
     prop(out, 5, &|o| o.u8(reason(p.reason, version)));
-    let v = (version >= Version::V12).then_some(version);
-    prop(out, 6, &|o| match_oxm::put_fields(o, p.metadata, v, (0, 0)));
+    prop(out, 6, &|o| match_oxm::put_fields(o, p.metadata, Some(version), (0, 0)));
     if !p.userdata.is_empty() {
         prop(out, 7, &|o| o.bytes(p.userdata));
     }

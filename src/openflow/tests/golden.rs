@@ -1,13 +1,16 @@
 //! Replies byte for byte as Open vSwitch 3.1.0 sends them, recorded from a bridge `br0` of type "dummy" with ports
 //! `p1` and `p2`.
 
-use flow::OfPort;
+use flow::{Field, Match, OfPort};
 use openflow::{
-    encode, AsyncConfig, Desc, Features, MeterFeatures, PortConfig, PortDesc, PortState, PortStats, Reply,
-    Role, RoleMsg, Session, SwitchConfig, TableDesc, TableFeatures, TableStats, Version,
+    encode, AsyncConfig, Desc, Features, FlowRemoved, FlowRemovedReason, MeterFeatures, PacketIn,
+    PacketInFormat, PacketInReason, PortConfig, PortDesc, PortState, PortStats, Reply, Role, RoleMsg,
+    Session, SwitchConfig, TableDesc, TableFeatures, TableStats, Version,
 };
 
 const RECORDED: &str = include_str!("data/replies.txt");
+/// Messages that a packet-in with userdata, the removal of its flow and a port-mod cause.
+const ASYNC: &str = include_str!("data/async.txt");
 const XID: u32 = 0x11;
 
 fn port(no: OfPort, last: u8, name: &str, v: Version) -> PortDesc {
@@ -168,4 +171,83 @@ fn replies_are_those_recorded() {
         n += 1;
     }
     assert!(n > 40, "only {n} recordings compared");
+}
+
+fn packet_in<'a>(packet: &'a [u8], metadata: &'a Match, userdata: &'a [u8]) -> PacketIn<'a> {
+    PacketIn {
+        packet,
+        buffer_id: openflow::NO_BUFFER,
+        total_len: packet.len() as u16,
+        reason: PacketInReason::Action,
+        table_id: 0,
+        cookie: 0x77,
+        metadata,
+        userdata,
+    }
+}
+
+fn removed(m: &Match, (sec, nsec): (u32, u32), (packets, bytes): (u64, u64)) -> FlowRemoved<'_> {
+    FlowRemoved {
+        match_: m,
+        priority: 9,
+        cookie: 0x77,
+        reason: FlowRemovedReason::Delete,
+        table_id: 0,
+        duration_sec: sec,
+        duration_nsec: nsec,
+        idle_timeout: 0,
+        hard_timeout: 0,
+        packet_count: packets,
+        byte_count: bytes,
+    }
+}
+
+/// Where a flow-removed message has its duration and its counters.
+fn removed_at(v: Version) -> (usize, usize, usize) {
+    match v {
+        Version::V10 => (60, 72, 80),
+        Version::V15 => (48, 60, 72),
+        _ => (20, 32, 40),
+    }
+}
+
+#[test]
+fn asynchronous_messages_are_those_recorded() {
+    let packet = unhex("50540000000750540000000588cc");
+    let mut metadata = Match::any();
+    metadata.set(Field::InPort, 1);
+    metadata.set(Field::Reg(0), 5);
+    metadata.set(Field::Metadata, 7);
+    metadata.set(Field::TunId, 9);
+    let mut flow = Match::any();
+    flow.set(Field::InPort, 1);
+    for line in ASYNC.lines().filter(|l| !l.starts_with('#')) {
+        let parts: Vec<&str> = line.split(' ').collect();
+        let v = Version::from_wire(parts[0].parse().unwrap()).unwrap();
+        let format = [PacketInFormat::Standard, PacketInFormat::Nxt, PacketInFormat::Nxt2]
+            [parts[1].parse::<usize>().unwrap()];
+        let want = unhex(parts[2]);
+        let s = Session { packet_in_format: format, ..Session::new(v) };
+        let (mut got, mut desc) = (Vec::new(), port(OfPort(1), 15, "p1", v));
+        let reply = match want[1] {
+            4 | 10 => {
+                let userdata: &[u8] = if format == PacketInFormat::Nxt2 { &[10, 11, 12] } else { &[] };
+                Reply::PacketIn(packet_in(&packet, &metadata, userdata))
+            }
+            11 => {
+                // Time and counters are those of the moment.
+                let (t, packets, bytes) = removed_at(v);
+                let u32_at = |at: usize| u32::from_be_bytes(want[at..at + 4].try_into().unwrap());
+                let u64_at = |at: usize| u64::from_be_bytes(want[at..at + 8].try_into().unwrap());
+                let counts = (u64_at(packets), u64_at(bytes));
+                Reply::FlowRemoved(removed(&flow, (u32_at(t), u32_at(t + 4)), counts))
+            }
+            _ => {
+                desc.config = PortConfig(u32::from(want[16 + 2 + 6 + 16 + 3]) & PortConfig::NO_FLOOD);
+                Reply::PortStatus { reason: openflow::PortReason::Modify, desc: &desc }
+            }
+        };
+        encode(&reply, &s, 0, &mut got);
+        assert_eq!(got, want, "{v} {format:?} type {}", want[1]);
+    }
 }
