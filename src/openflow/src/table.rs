@@ -97,9 +97,17 @@ fn matchable(f: Field) -> bool {
     oxm::encodable(f)
 }
 
+/// All fields as Open vSwitch lists them: registers stand between metadata and headers.
+fn ordered() -> impl Iterator<Item = Field> {
+    let reg = |f: &Field| matches!(f, Field::Reg(_) | Field::XReg(_) | Field::XxReg(_));
+    let meta = move |f: &Field| *f != Field::EthSrc;
+    let plain = move || Field::all().filter(move |f| !reg(f));
+    plain().take_while(meta).chain(Field::all().filter(reg)).chain(plain().skip_while(meta))
+}
+
 /// Headers of the fields for which `header` says whether they have a mask.
 fn put_fields(out: &mut Vec<u8>, v: Version, header: impl Fn(Field) -> Option<bool>) {
-    for f in Field::all() {
+    for f in ordered() {
         if let Some(mask) = header(f) {
             oxm::put_header(out, f, Some(v), mask);
         }
