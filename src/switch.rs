@@ -22,6 +22,7 @@ const LIBRARY_MS: i64 = 500;
 /// Everything that is configured by the database.
 pub struct Switch {
     manager: Manager,
+    linux: Arc<LinuxFactory>,
     socket: DbSocket,
     openflow: OpenFlowSockets,
     connections: HashMap<ConnectionId, (String, ConnId)>,
@@ -32,14 +33,16 @@ pub struct Switch {
 impl Switch {
     /// A switch that will connect to the database.
     pub fn new(options: &Options) -> Self {
+        let linux = Arc::new(LinuxFactory::new());
         let deps = Deps {
             remote: options.database.clone(),
-            factories: vec![Arc::new(LinuxFactory::new()), Arc::new(dpdk::DpdkFactory)],
+            factories: vec![linux.clone(), Arc::new(dpdk::DpdkFactory)],
             library: Box::new(devices::Dpdk),
             thread_start: Some(devices::thread_hook()),
         };
         Switch {
             manager: Manager::new(deps),
+            linux,
             socket: DbSocket::new(&options.database),
             openflow: OpenFlowSockets::new(),
             connections: HashMap::new(),
@@ -106,9 +109,12 @@ impl Switch {
         usage.push(("ofconns".into(), self.openflow.connections()));
     }
 
-    /// Takes the switch down: threads stop, taps go. `_cleanup` would also remove ports of a kernel datapath; a
-    /// userspace datapath goes with its process in either case.
-    pub fn exit(&mut self, _cleanup: bool) {
+    /// Takes the switch down. Tap devices stay, with their addresses, for the next daemon to take over, unless
+    /// `cleanup` is asked for; the userspace datapath itself goes with its process in either case.
+    pub fn exit(&mut self, cleanup: bool) {
+        if !cleanup {
+            self.linux.keep_devices();
+        }
         self.manager.shutdown();
         dpdk::cleanup();
     }

@@ -28,6 +28,9 @@ pub const DEFAULT_MAX_REVALIDATOR_MS: u64 = 500;
 pub const DEFAULT_MIN_REVALIDATE_PPS: u64 = 5;
 /// Least time between two starts of sweeps, ms.
 const MIN_INTERVAL_MS: u64 = 5;
+/// How often announcements are taken between sweeps: while they come, and while none do, ms.
+const BUSY_SLICE_MS: u64 = 10;
+const QUIET_SLICE_MS: u64 = 100;
 /// Idle time when there are too many flows, ms.
 const CROWDED_IDLE_MS: u64 = 100;
 /// Most events taken at once, so that a flood of new flows does not keep a sweep from starting.
@@ -205,11 +208,11 @@ impl Revalidator {
         self.table.lock().live()
     }
 
-    /// Takes what the datapath announced.
-    fn take_events(&self) {
+    /// Takes what the datapath announced. Returns how much it was.
+    fn take_events(&self) -> usize {
         let mut t = self.table.lock();
         let mut changed = false;
-        self.dp.drain_events(MAX_EVENTS, &mut |event| match event {
+        let n = self.dp.drain_events(MAX_EVENTS, &mut |event| match event {
             FlowEvent::New(flow) => t.add(flow),
             FlowEvent::Deleted(flow) => {
                 if let Some(mut key) = t.remove(&flow) {
@@ -223,6 +226,7 @@ impl Revalidator {
         if changed {
             self.world.bump();
         }
+        n
     }
 
     /// Pushes the packet counts of all flows to rules, tables, ports and MAC entries.
@@ -410,11 +414,32 @@ impl Revalidator {
             let took = start.elapsed();
             let config = *self.config.lock();
             let interval = Duration::from_millis(config.max_idle_ms.min(config.max_revalidator_ms));
-            self.world.wait_change(seq, interval.saturating_sub(took));
+            self.rest(seq, interval.saturating_sub(took));
             let rest = Duration::from_millis(MIN_INTERVAL_MS).saturating_sub(start.elapsed());
             if !rest.is_zero() {
                 std::thread::sleep(rest);
             }
+        }
+    }
+
+    /// Waits for a change or the end of `interval`. Meanwhile takes what the datapath announces, often while much
+    /// comes, so that the rings of busy threads do not overflow.
+    fn rest(&self, seq: u64, interval: Duration) {
+        let start = Instant::now();
+        let mut busy = true;
+        while self.world.seq() == seq && !self.stop.load(Ordering::Acquire) {
+            let left = interval.saturating_sub(start.elapsed());
+            if left.is_zero() || self.purge.load(Ordering::Acquire) {
+                return;
+            }
+            let slice = left.min(Duration::from_millis(if busy { BUSY_SLICE_MS } else { QUIET_SLICE_MS }));
+            let began = Instant::now();
+            self.world.wait_change(seq, slice);
+            if began.elapsed() < slice {
+                // Somebody wants a sweep now.
+                return;
+            }
+            busy = self.take_events() > 0;
         }
     }
 

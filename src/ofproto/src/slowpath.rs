@@ -68,8 +68,7 @@ impl BridgePacketIn {
 
 /// The non-zero words of `m` as exact matches: what a packet-in reports.
 fn as_match(m: &Flow) -> Match {
-    let mut mask = Flow::default();
-    mask.in_port = u32::MAX;
+    let mut mask = Flow { in_port: u32::MAX, ..Flow::default() };
     for (w, v) in mask.words_mut().iter_mut().zip(m.words()) {
         // Registers stand two to a word: each is reported when it is not zero.
         let (low, high) = (*v as u32, (*v >> 32) as u32);

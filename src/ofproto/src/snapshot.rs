@@ -212,7 +212,7 @@ pub fn flood_order(created: &[OfPort]) -> Vec<OfPort> {
     for (i, &p) in created.iter().enumerate() {
         let mask = buckets.len() - 1;
         buckets[hash(p) & mask].insert(0, p);
-        let half = (i + 1) / 2;
+        let half = i.div_ceil(2);
         if half > mask {
             let size = (half + 1).next_power_of_two().max(4);
             let mut larger = vec![Vec::new(); size];
