@@ -203,12 +203,12 @@ impl Ctx<'_, '_> {
                 }
             }
             Action::PushVlan(tpid) => {
-                self.mask_vlans(n);
+                self.mask_received_vlans();
                 self.flow.vlans.copy_within(0..MAX_VLANS - 1, 1);
                 self.flow.vlans[0] = Vlan { tpid: Be16::new(*tpid), tci: Be16::new(VLAN_CFI) };
             }
             _ => {
-                self.mask_vlans(n);
+                self.mask_received_vlans();
                 if n > 0 {
                     self.flow.vlans.copy_within(1.., 0);
                     self.flow.vlans[MAX_VLANS - 1] = Vlan::default();
@@ -217,13 +217,17 @@ impl Ctx<'_, '_> {
         }
     }
 
-    /// Unwildcards the VLAN headers that are there, and that there are no more.
-    fn mask_vlans(&mut self, n: usize) {
+    /// Unwildcards the VLAN headers that the packet came with, and that there are no more: what is pushed is
+    /// compared with them when it is committed.
+    pub(super) fn mask_received_vlans(&mut self) {
         self.out.mask.0.vlans[0].tci |= Be16::new(VLAN_CFI);
-        (0..n).for_each(|i| mask_vlan(&mut self.out.mask, i));
+        (0..count_vlans(self.input.flow)).for_each(|i| mask_vlan(&mut self.out.mask, i));
     }
 
     fn set_tci(&mut self, tci: u16) {
+        if count_vlans(&self.flow) == 0 {
+            self.mask_received_vlans();
+        }
         let v = &mut self.flow.vlans[0];
         if v.tpid.is_zero() {
             v.tpid = Be16::new(commit::ETH_VLAN);
@@ -306,6 +310,7 @@ impl Ctx<'_, '_> {
             return;
         }
         self.mask_l3(field);
+        self.mask_new_vlan(field);
         field.mask_bits(&mut self.out.mask, mask);
         field.set_masked(&mut self.flow, value, mask);
     }
@@ -328,6 +333,17 @@ impl Ctx<'_, '_> {
         }
     }
 
+    /// Writing a VLAN field may add a header where one was taken away.
+    fn mask_new_vlan(&mut self, field: Field) {
+        let vlan = matches!(
+            field,
+            Field::VlanTci | Field::DlVlan | Field::VlanVid | Field::DlVlanPcp | Field::VlanPcp
+        );
+        if vlan && count_vlans(&self.flow) == 0 && count_vlans(self.input.flow) > 0 {
+            self.mask_received_vlans();
+        }
+    }
+
     fn reg_move(&mut self, src: &SubField, dst: &SubField) {
         let mask = &mut self.out.mask;
         let ok =
@@ -339,6 +355,7 @@ impl Ctx<'_, '_> {
         dst.field.mask_bits(mask, dst.mask());
         src.field.mask_bits(mask, src.mask());
         let value = src.get(&self.flow);
+        self.mask_new_vlan(dst.field);
         dst.set(&mut self.flow, value);
     }
 
@@ -362,6 +379,7 @@ impl Ctx<'_, '_> {
             return;
         }
         dst.field.mask_bits(&mut self.out.mask, dst.mask());
+        self.mask_new_vlan(dst.field);
         dst.set(&mut self.flow, value);
     }
 }

@@ -3,7 +3,7 @@
 //! Neighbours: `mac_learning` remembers, `snapshot` has the bundles, `output` sends. Threads: part of a translation.
 
 use super::cache::Credit;
-use super::commit::{ETH_ARP, ETH_VLAN};
+use super::commit::{count_vlans, ETH_ARP, ETH_VLAN};
 use super::Ctx;
 use crate::mac_learning::{Learned, MacKey};
 use crate::snapshot::{BundleView, PortConfig, PriorityTags, VlanMode};
@@ -176,6 +176,9 @@ impl Ctx<'_, '_> {
 
     /// Makes `v` the outer VLAN header in place of the one that the packet may have.
     fn put_vlan(&mut self, v: Option<Vlan>) {
+        if count_vlans(&self.flow) != count_vlans(self.input.flow) {
+            self.mask_received_vlans();
+        }
         let vlans = &mut self.flow.vlans;
         let tagged = vlans[0].tci.get() & VLAN_CFI != 0;
         match v {
