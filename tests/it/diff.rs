@@ -17,7 +17,15 @@ use std::fmt::Write as _;
 use std::sync::mpsc;
 
 /// The case files.
-const FILES: &[&str] = &[include_str!("diff/cases/match.txt")];
+const FILES: &[&str] = &[
+    include_str!("diff/cases/match.txt"),
+    include_str!("diff/cases/classifier.txt"),
+    include_str!("diff/cases/frames.txt"),
+    include_str!("diff/cases/actions.txt"),
+    include_str!("diff/cases/normal.txt"),
+    include_str!("diff/cases/ofctl.txt"),
+    include_str!("diff/cases/database.txt"),
+];
 
 fn cases() -> Vec<Case> {
     let all: Vec<Case> = FILES.iter().flat_map(|text| case::parse(text)).collect();
