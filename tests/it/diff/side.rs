@@ -273,8 +273,11 @@ impl Side {
         c.arg(control).args(split(&format!("{version} monitor br0 {words}")));
         let out = fs::File::create(self.h.path("monitor.out")).expect("monitor.out");
         c.stdout(out.try_clone().expect("file")).stderr(out).stdin(Stdio::null());
-        let child = c.spawn().expect("cannot run ovs-ofctl monitor");
-        wait_until("the monitor answers", || self.to_monitor("ofctl/barrier"));
+        let mut child = c.spawn().expect("cannot run ovs-ofctl monitor");
+        // If it has ended, what it said tells why, at the end of the case.
+        wait_until("the monitor answers", || {
+            self.to_monitor("ofctl/barrier") || matches!(child.try_wait(), Ok(Some(_)))
+        });
         child
     }
 

@@ -65,7 +65,8 @@ pub fn common(text: &str, dir: &str) -> String {
     for line in text.lines() {
         let line = log_line(&line.replace(dir, "DIR"));
         let line = blank(&line, "xid=", &[')', ':', ' ', ',']);
-        let line = blank(&blank(&line, "duration=", &['s']), " duration", &['s']);
+        let key = if line.contains("FLOW_REMOVED") { " duration" } else { "duration=" };
+        let line = blank(&line, key, &['s']);
         let line = blank(&line, "time=", &[' ']);
         let line = uuids(&line).replace("(Broken pipe)", "(Protocol error)");
         let line = without(&without(&line, "idle_age="), "hard_age=");
