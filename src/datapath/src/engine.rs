@@ -39,11 +39,13 @@ pub(crate) struct Meta {
     pub(crate) priority: u32,
     pub(crate) mark: u32,
     pub(crate) vlan_limit: u8,
+    /// The packets have a dp_hash each, in an array beside them.
+    pub(crate) hashed: bool,
 }
 
 impl Meta {
     pub(crate) fn received(in_port: u32, vlan_limit: u8) -> Meta {
-        Meta { in_port, recirc_id: RecircId(0), priority: 0, mark: 0, vlan_limit }
+        Meta { in_port, recirc_id: RecircId(0), priority: 0, mark: 0, vlan_limit, hashed: false }
     }
 
     pub(crate) fn from_flow(flow: &Flow, vlan_limit: u8) -> Meta {
@@ -53,6 +55,7 @@ impl Meta {
             priority: flow.skb_priority,
             mark: flow.pkt_mark,
             vlan_limit,
+            hashed: flow.dp_hash != 0,
         }
     }
 
@@ -79,7 +82,8 @@ impl Meta {
     }
 }
 
-/// Packets of a burst that have the same fate.
+/// Packets of a burst that have the same fate. Groups are used again and again: what stands in `hashes` counts only
+/// when the burst has hashes.
 struct Group {
     fate: Fate,
     packets: Batch,
@@ -104,7 +108,9 @@ pub(crate) struct Scratch {
     hashes: [u64; BURST],
     flow: [FlowIdx; BURST],
     once: Vec<(usize, Option<Arc<[DpAction]>>)>,
-    groups: Vec<Group>,
+    /// Groups in use come first.
+    groups: Box<[Group]>,
+    n_groups: usize,
 }
 
 impl Scratch {
@@ -116,9 +122,28 @@ impl Scratch {
             hashes: [0; BURST],
             flow: [NO_FLOW; BURST],
             once: Vec::new(),
-            groups: Vec::with_capacity(BURST),
+            groups: (0..BURST).map(|_| Group::EMPTY).collect(),
+            n_groups: 0,
         })
     }
+}
+
+impl Scratch {
+    /// Starts a group with one packet. There are as many groups as a burst has packets.
+    #[inline(always)]
+    fn new_group(&mut self, fate: Fate, p: Packet, hash: u32) {
+        if let Some(g) = self.groups.get_mut(self.n_groups) {
+            self.n_groups += 1;
+            g.fate = fate;
+            g.hashes[0] = hash;
+            // The batch was emptied by the run of its actions.
+            let _ = g.packets.push(p);
+        }
+    }
+}
+
+impl Group {
+    const EMPTY: Group = Group { fate: Fate::Once(None), packets: Batch::new(), hashes: [0; BURST] };
 }
 
 /// The rings of a thread towards the rest.
@@ -217,13 +242,11 @@ impl Engine {
         };
         self.resolve(batch, meta, hashes, &mut s);
         self.dispatch(batch, hashes, &mut s);
-        // The groups' actions run with the scratch set aside: recirculation takes the next one.
-        let mut groups = std::mem::take(&mut s.groups);
-        for g in &mut groups {
+        // Recirculation takes the next scratch.
+        let n = std::mem::take(&mut s.n_groups);
+        for g in &mut s.groups[..n] {
             self.run_group(g, meta, depth);
         }
-        groups.clear();
-        s.groups = groups;
         self.scratch.push(s);
     }
 
@@ -435,7 +458,7 @@ impl Engine {
             let Some(f) = self.flows.get_mut(idx) else {
                 let at = s.once.iter().position(|(at, _)| *at == i);
                 let fate = at.map_or(Fate::Once(None), |at| Fate::Once(s.once.swap_remove(at).1));
-                new_group(&mut s.groups, fate, p, h);
+                s.new_group(fate, p, h);
                 continue;
             };
             if let Some(port) = f.fast.port() {
@@ -449,8 +472,8 @@ impl Engine {
                 let _ = g.packets.push(p);
             } else {
                 f.burst = self.burst;
-                f.group = s.groups.len() as u32;
-                new_group(&mut s.groups, Fate::Flow(idx), p, h);
+                f.group = s.n_groups as u32;
+                s.new_group(Fate::Flow(idx), p, h);
             }
         }
     }
@@ -505,6 +528,7 @@ impl Engine {
             }
             Fate::Once(Some(actions)) => {
                 let actions = Arc::clone(actions);
+                g.fate = Fate::Once(None);
                 self.run(&mut g.packets, &actions, &mut Meta::clone(meta), &mut g.hashes, depth);
             }
             Fate::Once(None) => {
@@ -533,12 +557,4 @@ fn resolve_simple(simple: &mut Simple, packets: &[Packet], s: &mut Scratch) -> u
         }
     }
     simple.lookup(&s.raw, plain, &mut s.flow)
-}
-
-fn new_group(groups: &mut Vec<Group>, fate: Fate, p: Packet, hash: u32) {
-    let mut g = Group { fate, packets: Batch::new(), hashes: [0; BURST] };
-    g.hashes[0] = hash;
-    // An empty batch takes one.
-    let _ = g.packets.push(p);
-    groups.push(g);
 }
