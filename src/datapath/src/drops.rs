@@ -2,6 +2,8 @@
 //!
 //! Neighbours: every place that drops; `coverage/show` and tests read the names. Threads: plain data.
 
+use infra::coverage::Counter;
+
 macro_rules! drops {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// Why a packet was dropped.
@@ -14,6 +16,16 @@ macro_rules! drops {
             pub const ALL: &'static [Drop] = &[$(Drop::$variant,)*];
             /// Number of reasons.
             pub const COUNT: usize = Drop::ALL.len();
+
+            /// The reason's event counter (`coverage/show`).
+            pub(crate) fn counter(self) -> &'static Counter {
+                match self {
+                    $(Drop::$variant => {
+                        static COUNTER: Counter = Counter::new($name);
+                        &COUNTER
+                    })*
+                }
+            }
 
             /// The counter's name.
             pub fn name(self) -> &'static str {

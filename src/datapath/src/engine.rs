@@ -26,6 +26,9 @@ use std::sync::Arc;
 pub(crate) const MAX_DEPTH: usize = 7;
 /// Ports whose packets have a classifier of their own; packets of other (made-up) ports share one.
 const MAX_PORTS: u32 = 65_536;
+/// Megaflows a thread installs at most, whatever translation says; and events that may wait for room.
+const MAX_FLOWS: usize = 1 << 20;
+const MAX_LATE: usize = 1 << 16;
 /// Megaflows from which on their slots are fetched ahead.
 const MANY_FLOWS: usize = 256;
 /// Packets ahead whose data is fetched while one is parsed.
@@ -342,7 +345,7 @@ impl Engine {
             if answer.failed {
                 self.stats.miss_failed += 1;
                 s.once.push((i, None));
-            } else if !answer.install {
+            } else if !answer.install || self.is_full() {
                 self.stats.miss_ok += 1;
                 s.once.push((i, Some(answer.actions.as_slice().into())));
             } else {
@@ -355,6 +358,11 @@ impl Engine {
             }
         }
         self.answer = Some(answer);
+    }
+
+    /// Whether memory or the reader of events sets a limit.
+    fn is_full(&self) -> bool {
+        self.flows.len() >= MAX_FLOWS || self.out.late.len() >= MAX_LATE
     }
 
     /// Installs the megaflow that `answer` describes.

@@ -155,14 +155,19 @@ impl Engine {
         moved: bool,
     ) {
         for (i, p) in batch.as_slice().iter().enumerate() {
-            // The buffer of a device is not kept waiting for user space.
-            let mut packet = Packet::from_slice(p.data());
+            self.stats.copies += u64::from(!moved);
+            // The buffer of a device is not kept waiting for user space, unless it is one of a chain.
+            let whole = p.len() == p.frame_len();
+            let copy = if whole { Some(Packet::from_slice(p.data())) } else { p.try_clone() };
+            let Some(mut packet) = copy else {
+                self.stats.drop_n(Drop::NoBuffer, 1);
+                continue;
+            };
             let dp_hash = if meta.hashed { hashes[i] } else { 0 };
             let flow = extract::extract_flow(p.data(), &meta.packed(dp_hash)).0;
             if let Some(n) = trunc {
                 packet.truncate(n);
             }
-            self.stats.copies += u64::from(!moved);
             let up = UserspacePacket { packet, flow, cookie: *cookie, pmd: self.id };
             match self.out.user.push(up) {
                 Ok(()) => self.stats.userspace += 1,

@@ -105,6 +105,7 @@ impl Flows {
     pub(crate) fn remove(&mut self, idx: FlowIdx) -> Option<Arc<SharedFlow>> {
         let s = self.slots.get_mut(idx as usize)?;
         let shared = s.shared.take()?;
+        s.actions = None;
         s.generation = s.generation.wrapping_add(1);
         self.free.push(idx);
         Some(shared)

@@ -54,9 +54,17 @@ impl TxPort {
         if n == 0 {
             return;
         }
+        // The limit is asked for again: Linux ports can change their MTU behind our back.
         match &mut self.sink {
-            Sink::Own(q) => q.send(&mut self.buf),
-            Sink::Shared(q) => q.lock().send(&mut self.buf),
+            Sink::Own(q) => {
+                q.send(&mut self.buf);
+                self.max_frame = q.max_frame();
+            }
+            Sink::Shared(q) => {
+                let mut q = q.lock();
+                q.send(&mut self.buf);
+                self.max_frame = q.max_frame();
+            }
             Sink::Relay => return self.relay(relay, stats),
         }
         let left = self.buf.len();
