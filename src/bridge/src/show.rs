@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// All commands of this crate.
-pub const COMMANDS: [Command<Manager>; 20] = [
+pub const COMMANDS: [Command<Manager>; 21] = [
     Command::new("dpctl/dump-dps", "", 0, 0, dump_dps),
     Command::new(
         "dpctl/dump-flows",
