@@ -178,7 +178,7 @@ impl Ofproto {
     pub fn connect(&mut self, kind: ConnKind) -> ConnId {
         let id = ConnId(self.next_conn);
         self.next_conn += 1;
-        self.conns.insert(id, Conn::new(id, kind, self.protocols));
+        self.conns.insert(id, Conn::new(id, &self.name, kind, self.protocols));
         id
     }
 

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Rules a table can hold, as told to controllers.
 const MAX_ENTRIES: u32 = 1_000_000;
+/// All meters (`OFPM_ALL`, OpenFlow 1.3 §7.3.4.4).
+const METER_ALL: u32 = u32::MAX;
 
 /// Answers `request`.
 ///
@@ -53,15 +55,21 @@ pub(crate) fn multipart(
             let all: Vec<PortDesc> = select(of, no)?.map(|p| p.desc()).collect();
             conn.reply(xid, &Reply::PortDesc(&all));
         }
-        Request::QueueStats { port, .. } => {
+        Request::QueueStats { port, queue } => {
             if !matches!(port, OfPort::NONE | OfPort::ALL) && of.port(port).is_none() {
                 return Err(OfError::OFPQOFC_BAD_PORT);
+            }
+            if queue != openflow::QUEUE_ALL {
+                return Err(OfError::OFPQOFC_BAD_QUEUE);
             }
             conn.reply(xid, &Reply::QueueStats);
         }
         Request::GroupStats(_) => conn.reply(xid, &Reply::GroupStats),
         Request::GroupDesc(_) => conn.reply(xid, &Reply::GroupDesc),
         Request::GroupFeatures => conn.reply(xid, &Reply::GroupFeatures),
+        Request::MeterStats(id) | Request::MeterConfig(id) if id != METER_ALL => {
+            return Err(OfError::OFPMMFC_UNKNOWN_METER);
+        }
         Request::MeterStats(_) => conn.reply(xid, &Reply::MeterStats),
         Request::MeterConfig(_) => conn.reply(xid, &Reply::MeterConfig),
         Request::MeterFeatures => conn.reply(xid, &Reply::MeterFeatures(openflow::MeterFeatures::default())),
