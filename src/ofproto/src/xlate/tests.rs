@@ -398,6 +398,15 @@ fn outputs() {
         m,
         "trunc(100),2,3",
     );
+    let trunc = |port| Action::OutputTrunc { port: OfPort(port), max_len: 100 };
+    for (port, want) in [(1, "3"), (0xfff8, "3"), (0xfffe, "trunc(100),100,3"), (99, "3")] {
+        Net::new(vec![trunc(port), out(3)]).check(&f, m, want);
+    }
+    let src = set(Field::EthSrc, mac(1));
+    assert_eq!(
+        Net::new(vec![src, trunc(2), out(3)]).trace(&f).1,
+        "trunc(100),set(eth(src=00:00:00:00:00:01)),2,3"
+    );
     Net::new(vec![to_controller()]).check(&f, m, CONTROLLER);
     let flood = Net::new(vec![out(0xfffb)]);
     assert_eq!(flood.trace(&f).1, "4,100,2,3", "bridge 1 has no rules");
@@ -409,6 +418,32 @@ fn outputs() {
     assert_eq!(deaf.trace(&f).1, "drop");
     Net::new(vec![out(2), Action::Resubmit { in_port: OfPort::IN_PORT, table: 0, with_ct: false }])
         .check(&f, m, "drop");
+}
+
+#[test]
+fn prefixes_and_fragments() {
+    let dst = |v: u128, len: u32| {
+        let mut m = Match::any();
+        m.set(Field::EthType, 0x0800);
+        m.set_masked(Field::Ipv4Dst, v, u128::from(u32::MAX << (32 - len)));
+        m
+    };
+    let mut net = Net::bare();
+    for (m, port) in [(dst(0x0202_0200, 24), 2), (dst(0x0202_0000, 16), 3), (dst(0x0203_0000, 16), 4)] {
+        net.tables[0].table_mut(0).classifier.insert(rule(0, 32768, &m, vec![out(port)]));
+    }
+    let to = |a: u32| Flow { nw_dst: Be32::new(a), ..ip(6) };
+    net.check(&to(0x0202_0304), "recirc_id=0,eth,ip,in_port=1,nw_dst=2.2.3.0/24,nw_frag=no", "3");
+    net.check(&to(0x0902_0304), "recirc_id=0,eth,ip,in_port=1,nw_dst=8.0.0.0/5,nw_frag=no", "drop");
+    net.check(&eth(0x0806), "recirc_id=0,eth,arp,in_port=1", "drop");
+    let net = Net::bare()
+        .rule(0, 0, &[(Field::EthType, 0x0800), (Field::IpProto, 6), (Field::TcpDst, 80)], vec![out(2)])
+        .rule(0, 0, &[(Field::EthType, 0x0800), (Field::IpFrag, 1)], vec![out(3)]);
+    let frag = |nw_frag| Flow { nw_frag, tp_dst: Be16::new(if nw_frag & 2 == 0 { 80 } else { 0 }), ..ip(6) };
+    let m = "recirc_id=0,eth,tcp,in_port=1,nw_frag=";
+    net.check(&frag(0), &format!("{m}no,tp_dst=80"), "2");
+    net.check(&frag(1), &format!("{m}first,tp_dst=0x40/0xffc0"), "3");
+    net.check(&frag(3), &format!("{m}later"), "drop");
 }
 
 #[test]

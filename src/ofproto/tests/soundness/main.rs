@@ -104,6 +104,9 @@ fn one_world(seed: u64, want: usize) -> usize {
     for _ in 0..64 {
         let spec = Spec::random(&mut r);
         let port = 11 + r.below(5) as u32;
+        // Some packets come back with an id that an earlier translation made.
+        let recirc_id = if r.chance(3) { r.below(world.recirc().len() + 1) as u32 } else { 0 };
+        let flow_of = |spec: &Spec, port: u32, limit: u8| Flow { recirc_id, ..flow_of(spec, port, limit) };
         let key = flow_of(&spec, port, vlan_limit);
         translate_flow(&world, &key, 0, Purpose::Revalidate, &mut first);
         for _ in 0..64 {
