@@ -106,18 +106,10 @@ fn args_text(n: &dyn Netdev) -> String {
     format!(": {}", list.join(", "))
 }
 
-/// The type that listings show: the device behind an internal port is a tap.
-fn shown_type(n: &dyn Netdev) -> &'static str {
-    match n.kind() {
-        "internal" => "tap",
-        k => k,
-    }
-}
-
 fn interface_line(name: &str, i: &Interface, no: OfPort) -> String {
     match (&i.netdev, i.dp_port) {
         (Some(n), Some(dp)) => {
-            format!("    {name} {}/{dp}: ({}{})\n", no.0, shown_type(n.as_ref()), args_text(n.as_ref()))
+            format!("    {name} {}/{dp}: ({}{})\n", no.0, n.dpif_type(), args_text(n.as_ref()))
         }
         _ => format!("    {name} {}/none: (patch: peer={})\n", no.0, i.peer().unwrap_or_default()),
     }
@@ -191,7 +183,10 @@ fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
     );
     for p in dp.ports() {
         let n = p.netdev.as_ref();
-        put!(out, "  port {}: {} ({}{})\n", p.no, n.name(), shown_type(n), args_text(n));
+        match n.dpif_type() {
+            "system" => put!(out, "  port {}: {}\n", p.no, n.name()),
+            kind => put!(out, "  port {}: {} ({kind}{})\n", p.no, n.name(), args_text(n)),
+        }
         if stats {
             port_statistics(&mut out, n);
         }
