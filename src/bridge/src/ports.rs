@@ -65,6 +65,7 @@ pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: &Datapath, opener:
         ofport: None,
         netdev: None,
         dp_port: None,
+        starting: false,
         patch_mac: random_mac(),
     };
     if let Err(text) = bring_up(b, &mut iface, dp, opener) {
@@ -93,9 +94,10 @@ fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opene
                 infra::vlog!(LOG, Warn, "{}: cannot be brought up: {e}", w.name);
             }
         }
-        let dp_port = dp.add_port(netdev.clone(), None).map_err(|e| dp_error_text(&w.name, &e))?;
+        let dp_port = dp.add_port_stopped(netdev.clone()).map_err(|e| dp_error_text(&w.name, &e))?;
         iface.netdev = Some(netdev.clone());
         iface.dp_port = Some(dp_port);
+        iface.starting = true;
         PortKind::Device { netdev, dp_port }
     };
     iface.ofport = Some(no);
@@ -176,6 +178,22 @@ pub(crate) fn remove(b: &mut Bridge, name: &str, dp: Option<&Datapath>) {
     if let (Some(dp), Some(no)) = (dp, iface.dp_port) {
         dp.del_port(no);
     }
+}
+
+/// Lets new ports receive, now that translation knows them. True when one could not, and went.
+pub(crate) fn start(b: &mut Bridge, dp: &Datapath) -> bool {
+    let mut gone = false;
+    for (name, i) in b.interfaces.iter_mut().filter(|(_, i)| std::mem::take(&mut i.starting)) {
+        let Some(Err(e)) = i.dp_port.map(|no| dp.start_port(no)) else { continue };
+        let text = dp_error_text(name, &e);
+        infra::vlog!(LOG, Warn, "{text}");
+        if let Some(no) = i.ofport.take() {
+            b.of.remove_port(no);
+        }
+        (i.error, i.netdev, i.dp_port) = (Some(text), None, None);
+        gone = true;
+    }
+    gone
 }
 
 /// A random, locally administered unicast address.

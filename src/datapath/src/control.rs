@@ -59,6 +59,8 @@ struct RxqEntry {
 
 struct Port {
     netdev: Arc<dyn Netdev>,
+    /// Whether its receive queues are polled.
+    receives: bool,
     /// Drops of present queues, one cell a thread.
     drops: Vec<Arc<AtomicU64>>,
     /// Drops of queues given back.
@@ -293,6 +295,7 @@ impl Control {
         &mut self,
         netdev: Arc<dyn Netdev>,
         wanted: Option<DpPort>,
+        receives: bool,
     ) -> Result<DpPort, DpError> {
         if self.ports.values().any(|p| p.netdev.name() == netdev.name()) {
             return Err(DpError::Duplicate(netdev.name().to_owned()));
@@ -306,7 +309,7 @@ impl Control {
                 DpPort(free.ok_or(DpError::TooManyPorts(MAX_PORTS))?)
             }
         };
-        self.ports.insert(no.0, Port { netdev, drops: Vec::new(), dropped: 0, rxqs: Vec::new() });
+        self.ports.insert(no.0, Port { netdev, receives, drops: Vec::new(), dropped: 0, rxqs: Vec::new() });
         let done = match self.adjust(Some(no)) {
             Ok(true) => Ok(()),
             Ok(false) => self.give_out(no),
@@ -317,6 +320,18 @@ impl Control {
             return Err(e);
         }
         Ok(no)
+    }
+
+    pub(crate) fn start_port(&mut self, no: DpPort) -> Result<(), DpError> {
+        match self.ports.get_mut(&no.0) {
+            Some(p) if !p.receives => p.receives = true,
+            _ => return Ok(()),
+        }
+        let started = self.give_rx(no);
+        if started.is_err() {
+            self.del_port(no);
+        }
+        started
     }
 
     pub(crate) fn del_port(&mut self, no: DpPort) {
@@ -404,7 +419,8 @@ impl Control {
     }
 
     fn give_rx(&mut self, no: DpPort) -> Result<(), DpError> {
-        let Some(netdev) = self.ports.get(&no.0).map(|p| Arc::clone(&p.netdev)) else { return Ok(()) };
+        let port = self.ports.get(&no.0).filter(|p| p.receives);
+        let Some(netdev) = port.map(|p| Arc::clone(&p.netdev)) else { return Ok(()) };
         for q in 0..netdev.n_rxq() {
             let pmd = if netdev.is_pmd() { self.least_loaded(netdev.numa()) } else { PmdId::NON_PMD };
             let queue = netdev.rx_queue(q)?;

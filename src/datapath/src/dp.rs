@@ -7,7 +7,7 @@ use crate::api::{
     DpConfig, DpError, DpOptions, FlowEvent, PmdId, PmdRxqs, PortInfo, Upcall, UserspacePacket,
 };
 use crate::control::{Control, Route};
-use crate::drops::Drop;
+use crate::drops::{Drop, Fed};
 use crate::shared::SharedFlow;
 use crate::stats::PmdStats;
 use crate::thread::{Cmd, Execute, Worker};
@@ -73,6 +73,7 @@ pub struct Datapath {
     name: String,
     common: Arc<Common>,
     control: Mutex<Control>,
+    fed: Mutex<Fed>,
 }
 
 impl Datapath {
@@ -90,7 +91,7 @@ impl Datapath {
             user_waker: Waker::new().map_err(DpError::Thread)?,
         });
         let control = Mutex::new(Control::new(Arc::clone(&common))?);
-        Ok(Arc::new(Datapath { name: name.to_owned(), common, control }))
+        Ok(Arc::new(Datapath { name: name.to_owned(), common, control, fed: Mutex::new(Fed::new()) }))
     }
 
     /// The name it was made with.
@@ -111,7 +112,18 @@ impl Datapath {
     /// Adds a port: takes the device's queues and gives them to the threads. The lowest free number from 1 on is
     /// used unless one is wanted.
     pub fn add_port(&self, netdev: Arc<dyn Netdev>, wanted: Option<DpPort>) -> Result<DpPort, DpError> {
-        self.control.lock().add_port(netdev, wanted)
+        self.control.lock().add_port(netdev, wanted, true)
+    }
+
+    /// As [`Datapath::add_port`], but nothing is received before [`Datapath::start_port`]: time to tell translation
+    /// about the port.
+    pub fn add_port_stopped(&self, netdev: Arc<dyn Netdev>) -> Result<DpPort, DpError> {
+        self.control.lock().add_port(netdev, None, false)
+    }
+
+    /// Begins to receive from a port. It is removed when its receive queues cannot be had.
+    pub fn start_port(&self, no: DpPort) -> Result<(), DpError> {
+        self.control.lock().start_port(no)
     }
 
     /// Removes a port: its queues are given back before this returns. Megaflows of packets received there go too.
@@ -222,6 +234,12 @@ impl Datapath {
         self.total_stats().dropped(reason)
     }
 
+    /// Brings the drops by reason in `coverage/show` up to date.
+    pub fn feed_coverage(&self) {
+        let drops = self.total_stats().drops;
+        self.fed.lock().feed(&drops);
+    }
+
     /// Receive queues by PMD.
     pub fn pmd_rxqs(&self) -> Vec<PmdRxqs> {
         self.control.lock().pmd_rxqs()
@@ -237,6 +255,7 @@ impl Datapath {
 impl std::ops::Drop for Datapath {
     fn drop(&mut self) {
         self.control.lock().stop();
+        self.feed_coverage();
     }
 }
 

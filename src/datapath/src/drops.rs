@@ -1,6 +1,9 @@
 //! Why packets are dropped. The enum value is the counter.
 //!
-//! Neighbours: every place that drops; `coverage/show` and tests read the names. Threads: plain data.
+//! Neighbours: every place that drops counts in its thread's `PmdStats`; [`Fed`] carries the sums to `coverage/show`.
+//! Threads: plain data, but for the counters, which main feeds.
+
+use infra::coverage::Counter;
 
 use infra::coverage::Counter;
 
@@ -32,6 +35,9 @@ macro_rules! drops {
                 match self { $(Drop::$variant => $name,)* }
             }
         }
+
+        /// The reasons in `coverage/show`.
+        static COVERAGE: [Counter; Drop::COUNT] = [$(Counter::new($name),)*];
     };
 }
 
@@ -39,7 +45,7 @@ drops! {
     /// The megaflow's actions are empty.
     Action = "datapath_drop_action",
     /// An explicit drop action or the end of a list that sent the packet nowhere.
-    Explicit = "drop_action_explicit",
+    Explicit = "drop_action_of_pipeline",
     /// Translation of a miss failed.
     Upcall = "datapath_drop_upcall_error",
     /// The frame is shorter than an Ethernet header or its chain cannot be read.
@@ -64,4 +70,28 @@ drops! {
     RxQueue = "datapath_drop_rx_queue",
     /// A port went away with packets waiting.
     PortGone = "datapath_drop_port_gone",
+}
+
+/// How much of a datapath's drops `coverage/show` has been told.
+#[derive(Default)]
+pub(crate) struct Fed([u64; Drop::COUNT]);
+
+impl Fed {
+    /// Makes all reasons known to `coverage/show`.
+    pub(crate) fn new() -> Fed {
+        for counter in &COVERAGE {
+            counter.register();
+        }
+        Fed::default()
+    }
+
+    /// Tells what is new in `drops`.
+    pub(crate) fn feed(&mut self, drops: &[u64; Drop::COUNT]) {
+        for ((counter, fed), now) in COVERAGE.iter().zip(&mut self.0).zip(drops) {
+            if *fed != *now {
+                counter.add(now.wrapping_sub(*fed));
+                *fed = *now;
+            }
+        }
+    }
 }

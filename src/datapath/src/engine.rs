@@ -110,6 +110,8 @@ pub(crate) struct Scratch {
     flags: [u16; BURST],
     hashes: [u64; BURST],
     flow: [FlowIdx; BURST],
+    /// Packets that were misses: whoever translated them has counted them.
+    missed: u32,
     once: Vec<(usize, Option<Arc<[DpAction]>>)>,
     /// Groups in use come first.
     groups: Box<[Group]>,
@@ -124,6 +126,7 @@ impl Scratch {
             flags: [0; BURST],
             hashes: [0; BURST],
             flow: [NO_FLOW; BURST],
+            missed: 0,
             once: Vec::new(),
             groups: (0..BURST).map(|_| Group::EMPTY).collect(),
             n_groups: 0,
@@ -258,6 +261,7 @@ impl Engine {
         let packets = batch.as_slice();
         let n = packets.len();
         let slot = Engine::slot_of(meta.in_port);
+        s.missed = 0;
         let mut todo = if n == BURST { u32::MAX } else { (1u32 << n) - 1 };
         if meta.is_fresh() && hashes.is_none() {
             if let Some(Some(t)) = self.tables.get_mut(slot).filter(|_| slot != 0) {
@@ -342,6 +346,7 @@ impl Engine {
             let req = Miss { packet: &packets[i], flow: &flow, core: self.id, now_ms: self.now_ms };
             self.upcall.miss(&req, &mut answer);
             s.flow[i] = NO_FLOW;
+            s.missed |= 1 << i;
             if answer.failed {
                 self.stats.miss_failed += 1;
                 s.once.push((i, None));
@@ -503,16 +508,20 @@ impl Engine {
                 bytes = 0;
                 flags = 0;
             }
-            packets += 1;
-            bytes += len as u64;
-            flags |= s.flags[i];
+            let counts = u64::from(!s.missed >> i & 1);
+            packets += counts;
+            bytes += len as u64 * counts;
+            flags |= s.flags[i] & (counts as u16).wrapping_neg();
         }
         self.credit_one(current, packets, bytes, flags);
-        (uniform.then_some(current).filter(|_| packets > 0), longest)
+        (uniform.then_some(current).filter(|_| !batch.is_empty()), longest)
     }
 
     #[inline(always)]
     fn credit_one(&self, idx: FlowIdx, packets: u64, bytes: u64, flags: u16) {
+        if packets == 0 {
+            return;
+        }
         if let Some(f) = self.flows.get(idx).and_then(|f| f.shared.as_deref()) {
             f.credit(packets, bytes, self.now_ms, flags);
         }

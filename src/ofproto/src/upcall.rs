@@ -96,6 +96,8 @@ impl Upcall for Upcalls {
             let known = translate_flow(&self.world, req.flow, req.now_ms, Purpose::Packet, x);
             if !known {
                 self.stats.unknown_port.fetch_add(1, Ordering::Relaxed);
+                out.failed = true;
+                return;
             }
             out.mask = if self.megaflows() { x.mask } else { exact(req.flow) };
             out.actions.append(&mut x.actions);
