@@ -183,7 +183,10 @@ pub(crate) fn remove(b: &mut Bridge, name: &str, dp: Option<&Datapath>) {
 /// Lets new ports receive, now that translation knows them. True when one could not, and went.
 pub(crate) fn start(b: &mut Bridge, dp: &Datapath) -> bool {
     let mut gone = false;
-    for (name, i) in b.interfaces.iter_mut().filter(|(_, i)| std::mem::take(&mut i.starting)) {
+    for (name, i) in &mut b.interfaces {
+        if !std::mem::take(&mut i.starting) {
+            continue;
+        }
         let Some(Err(e)) = i.dp_port.map(|no| dp.start_port(no)) else { continue };
         let text = dp_error_text(name, &e);
         infra::vlog!(LOG, Warn, "{text}");
