@@ -464,16 +464,8 @@ impl Manager {
         });
     }
 
-    /// Brings `coverage/show` up to date with the datapath's counters.
-    pub fn feed_coverage(&self) {
-        if let Some(dp) = &self.datapath {
-            dp.feed_coverage();
-        }
-    }
-
     /// Link states, MAC ages.
     fn poll_devices(&mut self) {
-        self.feed_coverage();
         let mut changed = false;
         let now = infra::clock::now_ms().max(0) as u64;
         for b in self.bridges.values_mut() {

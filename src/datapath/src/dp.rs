@@ -7,7 +7,7 @@ use crate::api::{
     DpConfig, DpError, DpOptions, FlowEvent, PmdId, PmdRxqs, PortInfo, Upcall, UserspacePacket,
 };
 use crate::control::{Control, Route};
-use crate::drops::{Drop, Fed};
+use crate::drops::Drop;
 use crate::shared::SharedFlow;
 use crate::stats::PmdStats;
 use crate::thread::{Cmd, Execute, Worker};
@@ -73,7 +73,6 @@ pub struct Datapath {
     name: String,
     common: Arc<Common>,
     control: Mutex<Control>,
-    fed: Mutex<Fed>,
 }
 
 impl Datapath {
@@ -91,7 +90,7 @@ impl Datapath {
             user_waker: Waker::new().map_err(DpError::Thread)?,
         });
         let control = Mutex::new(Control::new(Arc::clone(&common))?);
-        Ok(Arc::new(Datapath { name: name.to_owned(), common, control, fed: Mutex::new(Fed::new()) }))
+        Ok(Arc::new(Datapath { name: name.to_owned(), common, control }))
     }
 
     /// The name it was made with.
@@ -234,12 +233,6 @@ impl Datapath {
         self.total_stats().dropped(reason)
     }
 
-    /// Brings the drops by reason in `coverage/show` up to date.
-    pub fn feed_coverage(&self) {
-        let drops = self.total_stats().drops;
-        self.fed.lock().feed(&drops);
-    }
-
     /// Receive queues by PMD.
     pub fn pmd_rxqs(&self) -> Vec<PmdRxqs> {
         self.control.lock().pmd_rxqs()
@@ -255,7 +248,6 @@ impl Datapath {
 impl std::ops::Drop for Datapath {
     fn drop(&mut self) {
         self.control.lock().stop();
-        self.feed_coverage();
     }
 }
 

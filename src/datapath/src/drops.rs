@@ -1,9 +1,6 @@
 //! Why packets are dropped. The enum value is the counter.
 //!
-//! Neighbours: every place that drops counts in its thread's `PmdStats`; [`Fed`] carries the sums to `coverage/show`.
-//! Threads: plain data, but for the counters, which main feeds.
-
-use infra::coverage::Counter;
+//! Neighbours: every place that drops; `coverage/show` and tests read the names. Threads: plain data.
 
 use infra::coverage::Counter;
 
@@ -35,9 +32,6 @@ macro_rules! drops {
                 match self { $(Drop::$variant => $name,)* }
             }
         }
-
-        /// The reasons in `coverage/show`.
-        static COVERAGE: [Counter; Drop::COUNT] = [$(Counter::new($name),)*];
     };
 }
 
@@ -70,28 +64,4 @@ drops! {
     RxQueue = "datapath_drop_rx_queue",
     /// A port went away with packets waiting.
     PortGone = "datapath_drop_port_gone",
-}
-
-/// How much of a datapath's drops `coverage/show` has been told.
-#[derive(Default)]
-pub(crate) struct Fed([u64; Drop::COUNT]);
-
-impl Fed {
-    /// Makes all reasons known to `coverage/show`.
-    pub(crate) fn new() -> Fed {
-        for counter in &COVERAGE {
-            counter.register();
-        }
-        Fed::default()
-    }
-
-    /// Tells what is new in `drops`.
-    pub(crate) fn feed(&mut self, drops: &[u64; Drop::COUNT]) {
-        for ((counter, fed), now) in COVERAGE.iter().zip(&mut self.0).zip(drops) {
-            if *fed != *now {
-                counter.add(now.wrapping_sub(*fed));
-                *fed = *now;
-            }
-        }
-    }
 }
