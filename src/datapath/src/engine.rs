@@ -10,6 +10,7 @@ use crate::classifier::{Classifier, FlowIdx, BURST, NO_FLOW};
 use crate::drops::Drop;
 use crate::emc::Emc;
 use crate::flows::{Fast, Flows};
+use crate::rewrite;
 use crate::shared::{Compact, NewFlow, SharedFlow};
 use crate::simple::{self, Simple};
 use crate::stats::PmdStats;
@@ -465,7 +466,7 @@ impl Engine {
             }
         }
         self.burst = self.burst.wrapping_add(1);
-        for (i, p) in batch.drain().enumerate() {
+        for (i, mut p) in batch.drain().enumerate() {
             let idx = s.flow[i];
             let h = hashes.map_or(0, |h| h[i]);
             let Some(f) = self.flows.get_mut(idx) else {
@@ -476,6 +477,14 @@ impl Engine {
             };
             if let Some(port) = f.fast.port() {
                 self.tx.push(port, p, self.now_tsc, &mut self.stats);
+            } else if let (Fast::REWRITE, Some([first @ .., DpAction::Output(port)])) =
+                (f.fast, f.actions.as_deref())
+            {
+                if rewrite::apply(&mut p, first) {
+                    self.tx.push(*port, p, self.now_tsc, &mut self.stats);
+                } else {
+                    self.stats.drop_n(Drop::Push, 1);
+                }
             } else if f.fast == Fast::DROP {
                 self.stats.drop_n(Drop::Action, 1);
             } else if f.burst == self.burst {

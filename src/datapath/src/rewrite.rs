@@ -189,14 +189,21 @@ fn join(a: &[u8; 6], b: &[u8; 6]) -> [u8; 12] {
 }
 
 #[inline(always)]
+fn halves(b: &[u8; 12]) -> (u64, u32) {
+    let a = u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]);
+    (a, u32::from_ne_bytes([b[8], b[9], b[10], b[11]]))
+}
+
+#[inline(always)]
 fn set(d: &mut [u8], l: &Layout, f: &SetField) {
     match f {
         SetField::Eth { src, dst, src_mask, dst_mask } => {
             if let Some(h) = d.first_chunk_mut::<12>() {
                 let (key, mask) = (join(dst, src), join(dst_mask, src_mask));
-                for i in 0..12 {
-                    h[i] = h[i] & !mask[i] | key[i] & mask[i];
-                }
+                let (a, b) = halves(h);
+                let ((ka, kb), (ma, mb)) = (halves(&key), halves(&mask));
+                h[..8].copy_from_slice(&(a & !ma | ka & ma).to_ne_bytes());
+                h[8..].copy_from_slice(&(b & !mb | kb & mb).to_ne_bytes());
             }
         }
         SetField::Ipv4 { key, mask } if l.etype == 0x0800 => set_ipv4(d, l, key, mask),
@@ -254,18 +261,23 @@ fn patch_l4(d: &mut [u8], l: &Layout, change: u32) {
 #[inline(always)]
 fn set_ipv4(d: &mut [u8], l: &Layout, key: &Ipv4Set, mask: &Ipv4Set) {
     let Some(h) = d.get_mut(l.l3..).and_then(|r| r.first_chunk_mut::<20>()) else { return };
-    let word = |h: &[u8; 20], at: usize| u32::from_ne_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
-    let (first, ttl, src, dst) = (word(h, 0), word(h, 8), word(h, 12), word(h, 16));
-    let new_src = src & !mask.src.raw() | key.src.raw() & mask.src.raw();
-    let new_dst = dst & !mask.dst.raw() | key.dst.raw() & mask.dst.raw();
+    // In registers until the end: a word that is read just after a part of it was written makes the processor wait.
+    let word = |at: usize| u32::from_ne_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
+    let blend = |old: u32, key: u32, mask: u32| old & !mask | key & mask;
+    let (first, ttl, src, dst) = (word(0), word(8), word(12), word(16));
+    let byte = |at: usize, v: u8| u32::from_ne_bytes(std::array::from_fn(|i| if i == at { v } else { 0 }));
+    let new_first = blend(first, byte(1, key.tos), byte(1, mask.tos));
+    let new_ttl = blend(ttl, byte(0, key.ttl), byte(0, mask.ttl)).to_ne_bytes();
+    let new_src = blend(src, key.src.raw(), mask.src.raw());
+    let new_dst = blend(dst, key.dst.raw(), mask.dst.raw());
+    let addresses = delta32(src, new_src) + delta32(dst, new_dst);
+    // The word of the TTL holds the checksum too: the same in both, it adds nothing.
+    let others = delta32(first, new_first) + delta32(ttl, u32::from_ne_bytes(new_ttl));
+    let csum = checksum::apply(u16::from_ne_bytes([h[10], h[11]]), addresses + others).to_ne_bytes();
+    h[0..4].copy_from_slice(&new_first.to_ne_bytes());
+    h[8..12].copy_from_slice(&[new_ttl[0], new_ttl[1], csum[0], csum[1]]);
     h[12..16].copy_from_slice(&new_src.to_ne_bytes());
     h[16..20].copy_from_slice(&new_dst.to_ne_bytes());
-    h[1] = h[1] & !mask.tos | key.tos & mask.tos;
-    h[8] = h[8] & !mask.ttl | key.ttl & mask.ttl;
-    let addresses = delta32(src, new_src) + delta32(dst, new_dst);
-    let others = delta32(first, word(h, 0)) + delta32(ttl, word(h, 8));
-    let new = checksum::apply(u16::from_ne_bytes([h[10], h[11]]), addresses + others);
-    h[10..12].copy_from_slice(&new.to_ne_bytes());
     if (src ^ new_src) | (dst ^ new_dst) != 0 {
         patch_l4(d, l, addresses);
     }
@@ -369,9 +381,11 @@ fn push_vlan(p: &mut Packet, tpid: Be16, tci: Be16) -> bool {
     let Some(d) = p.data_mut().first_chunk_mut::<16>() else { return true };
     let mut addresses = [0; 12];
     addresses.copy_from_slice(&d[4..]);
-    d[..12].copy_from_slice(&addresses);
-    d[12..14].copy_from_slice(&tpid.bytes());
-    d[14..].copy_from_slice(&(tci.get() & !VLAN_CFI).to_be_bytes());
+    let (a, b) = halves(&addresses);
+    let (tpid, tci) = (tpid.bytes(), (tci.get() & !VLAN_CFI).to_be_bytes());
+    d[..8].copy_from_slice(&a.to_ne_bytes());
+    d[8..12].copy_from_slice(&b.to_ne_bytes());
+    d[12..].copy_from_slice(&[tpid[0], tpid[1], tci[0], tci[1]]);
     true
 }
 
