@@ -8,7 +8,7 @@
 use crate::api::{Miss, MissResult, PmdId, Upcall, UserspacePacket};
 use crate::classifier::{Classifier, FlowIdx, BURST, NO_FLOW};
 use crate::drops::Drop;
-use crate::emc::Emc;
+use crate::emc::{Emc, Worth};
 use crate::flows::{Fast, Flows};
 use crate::rewrite;
 use crate::shared::{Compact, NewFlow, SharedFlow};
@@ -194,6 +194,7 @@ pub(crate) struct Engine {
     pub(crate) flows: Flows,
     tables: Vec<Option<Box<Tables>>>,
     pub(crate) emc: Emc,
+    worth: Worth,
     pub(crate) tx: TxPorts,
     pub(crate) out: Outlets,
     pub(crate) stats: PmdStats,
@@ -214,6 +215,7 @@ impl Engine {
             flows: Flows::default(),
             tables: Vec::new(),
             emc: Emc::new(seed),
+            worth: Worth::default(),
             tx,
             out,
             stats: PmdStats::default(),
@@ -274,54 +276,32 @@ impl Engine {
                 }
             }
         }
-        self.make_keys(packets, todo, meta, hashes, s);
-        let use_emc = self.emc.enabled();
+        make_keys(packets, todo, meta, hashes, s);
+        let use_emc = self.emc.enabled() && self.worth.ask();
+        let asked = todo;
         if use_emc {
-            let asked = todo;
+            for i in bits(todo) {
+                s.hashes[i] = self.emc.hash(&s.keys[i]);
+            }
             todo = self.emc.lookup(&s.keys, &s.hashes, todo, &self.flows, &mut s.flow);
             self.stats.emc_hits += u64::from((asked & !todo).count_ones());
-            if todo == 0 {
-                return;
-            }
         }
-        if let Some(Some(t)) = self.tables.get_mut(slot) {
-            let asked = todo;
-            todo = t.classifier.lookup(&s.keys, todo, &mut s.flow, &mut self.stats.subtable_lookups);
-            let mut found = asked & !todo;
-            self.stats.megaflow_hits += u64::from(found.count_ones());
-            while use_emc && found != 0 {
-                let i = found.trailing_zeros() as usize % BURST;
-                found &= found - 1;
+        let missed = todo;
+        let mut looked = 0;
+        if let Some(Some(t)) = self.tables.get_mut(slot).filter(|_| todo != 0) {
+            todo = t.classifier.lookup(&s.keys, todo, &mut s.flow, &mut looked);
+            self.stats.subtable_lookups += looked;
+            self.stats.megaflow_hits += u64::from((missed & !todo).count_ones());
+        }
+        if use_emc {
+            let found = missed & !todo;
+            for i in bits(found) {
                 self.emc.maybe_insert(&s.keys[i], s.hashes[i], s.flow[i], &self.flows);
             }
+            self.worth.judge(asked.count_ones(), (asked & !missed).count_ones(), found.count_ones(), looked);
         }
         if todo != 0 {
             self.resolve_misses(packets, todo, slot, s);
-        }
-    }
-
-    /// Parses the packets in `todo` and hashes their keys for the microflow cache.
-    #[inline]
-    fn make_keys(
-        &self,
-        packets: &[Packet],
-        todo: u32,
-        meta: &Meta,
-        hashes: Option<&[u32; BURST]>,
-        s: &mut Scratch,
-    ) {
-        let md = meta.packed(0);
-        let mut rest = todo;
-        while rest != 0 {
-            let i = rest.trailing_zeros() as usize % BURST;
-            rest &= rest - 1;
-            let Some(p) = packets.get(i) else { break };
-            match hashes {
-                None => extract::extract(p.data(), &md, &mut s.keys[i]),
-                Some(h) => extract::extract(p.data(), &meta.packed(h[i]), &mut s.keys[i]),
-            };
-            s.flags[i] = extract::tcp_flags(&s.keys[i]);
-            s.hashes[i] = self.emc.hash(&s.keys[i]);
         }
     }
 
@@ -358,7 +338,8 @@ impl Engine {
                 self.stats.miss_ok += 1;
                 s.flow[i] = self.install(&s.keys[i], slot, &mut answer);
                 if self.emc.enabled() {
-                    self.emc.maybe_insert(&s.keys[i], s.hashes[i], s.flow[i], &self.flows);
+                    let hash = self.emc.hash(&s.keys[i]);
+                    self.emc.maybe_insert(&s.keys[i], hash, s.flow[i], &self.flows);
                 }
                 installed = true;
             }
@@ -563,6 +544,30 @@ impl Engine {
             }
         }
     }
+}
+
+/// Parses the packets in `todo`.
+#[inline]
+fn make_keys(packets: &[Packet], todo: u32, meta: &Meta, hashes: Option<&[u32; BURST]>, s: &mut Scratch) {
+    let md = meta.packed(0);
+    for i in bits(todo) {
+        let Some(p) = packets.get(i) else { break };
+        match hashes {
+            None => extract::extract(p.data(), &md, &mut s.keys[i]),
+            Some(h) => extract::extract(p.data(), &meta.packed(h[i]), &mut s.keys[i]),
+        };
+        s.flags[i] = extract::tcp_flags(&s.keys[i]);
+    }
+}
+
+/// Positions of the set bits.
+#[inline(always)]
+fn bits(mut set: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let i = (set != 0).then(|| set.trailing_zeros() as usize % BURST)?;
+        set &= set - 1;
+        Some(i)
+    })
 }
 
 /// Finds what the raw bytes of plain frames tell; returns the packets found.
