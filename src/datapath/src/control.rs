@@ -250,8 +250,20 @@ impl Control {
             let numa = self.common.options.topology.numa_of(*core).unwrap_or_default();
             self.start_thread(PmdId(core.0), numa)?;
         }
-        let give = |no: u32| self.give_out(DpPort(no)).err().map(|e| (DpPort(no), e));
-        Ok(Some(ports.into_iter().filter_map(give).collect()))
+        // Transmit queues first: what is then received finds all ports there.
+        let mut failed = Vec::new();
+        for receive in [false, true] {
+            for no in ports.iter().map(|no| DpPort(*no)) {
+                if failed.iter().any(|(f, _)| *f == no) {
+                    continue;
+                }
+                if let Err(e) = if receive { self.give_rx(no) } else { self.give_tx(no) } {
+                    self.take_back(no);
+                    failed.push((no, e));
+                }
+            }
+        }
+        Ok(Some(failed))
     }
 
     /// As `adjust_threads`; ports that are left without queues are named in the log, but for `but`, whose error is
