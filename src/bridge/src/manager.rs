@@ -150,15 +150,15 @@ impl Manager {
 
     /// One turn of the main loop.
     pub fn run(&mut self, now_ms: i64) {
+        if now_ms >= self.poll_at {
+            self.poll_at = now_ms + POLL_MS;
+            self.poll_devices();
+        }
         self.follow_database(now_ms);
         for b in self.bridges.values_mut() {
             b.of.run(&mut self.shared);
         }
         self.packet_ins();
-        if now_ms >= self.poll_at {
-            self.poll_at = now_ms + POLL_MS;
-            self.poll_devices();
-        }
         if self.client.has_lock() {
             let ctx = crate::status::Context {
                 bridges: &self.bridges,

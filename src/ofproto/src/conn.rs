@@ -28,6 +28,10 @@ const MAX_ASYNC_BACKLOG: usize = 4 << 20;
 /// Bytes that may wait for a peer before its next requests are left unread.
 const MAX_REPLY_BACKLOG: usize = 1 << 20;
 
+/// Flow-mods are logged so long after the first of them, ms, but not more often than once an interval.
+const LOG_AFTER_MS: u64 = 10_000;
+const LOG_INTERVAL_MS: u64 = 60_000;
+
 /// Transaction id of our hello.
 const HELLO_XID: u32 = 1;
 /// Ports that fit into a features reply of OpenFlow 1.0 (OpenFlow 1.0 §5.3.1).
@@ -88,8 +92,11 @@ pub struct Conn {
     miss_send_len: u16,
     scratch: Vec<u8>,
     dropped_async: u64,
-    flow_mods_since_ms: Option<u64>,
+    /// When the first and the last of those came.
+    flow_mods_ms: Option<(u64, u64)>,
+    /// Flow-mods that no log line told of yet.
     flow_mods: crate::flow_mod::ModCounts,
+    next_log_ms: u64,
 }
 
 /// Answers go into `out`; an error is sent to the peer.
@@ -116,8 +123,9 @@ impl Conn {
             miss_send_len,
             scratch: Vec::new(),
             dropped_async: 0,
-            flow_mods_since_ms: None,
+            flow_mods_ms: None,
             flow_mods: Default::default(),
+            next_log_ms: 0,
         };
         let newest = allowed.highest().unwrap_or(Version::V10);
         c.write(|out| openflow::encode(&Reply::Hello(allowed), &Session::new(newest), HELLO_XID, out));
@@ -352,7 +360,9 @@ impl Conn {
                 return Err(OfError::OFPTMFC_BAD_CONFIG);
             }
             Request::QueueGetConfig { port, .. } => {
-                if port != OfPort::NONE && of.port(port).is_none() {
+                let all = port == OfPort::NONE && session.version >= Version::V11;
+                let may_be = port.0 < OfPort::MAX.0 || session.version >= Version::V14;
+                if !(all || may_be && of.port(port).is_some()) {
                     return Err(OfError::OFPQOFC_BAD_PORT);
                 }
                 self.reply(xid, &Reply::QueueGetConfig { port });
@@ -416,7 +426,7 @@ impl Conn {
         self.flow_mods.adds += c.adds;
         self.flow_mods.modifications += c.modifications;
         self.flow_mods.deletes += c.deletes;
-        self.flow_mods_since_ms.get_or_insert(now_ms);
+        self.flow_mods_ms.get_or_insert((now_ms, now_ms)).1 = now_ms;
     }
 
     /// Whether something that the peer did not ask for may be sent, and counts it when not.
@@ -487,34 +497,33 @@ impl Conn {
     }
 
     pub(crate) fn run(&mut self, now_ms: u64) {
-        let Some(since) = self.flow_mods_since_ms else { return };
-        if now_ms < since + 60_000 {
-            return;
+        let Some((first, _)) = self.flow_mods_ms else { return };
+        if now_ms >= self.next_log_ms.max(first + LOG_AFTER_MS) {
+            self.next_log_ms = now_ms + LOG_INTERVAL_MS;
+            self.log_flow_mods(now_ms);
         }
-        self.log_flow_mods(now_ms - since);
     }
 
-    /// One line a minute (and one at the end) about the flow-mods of a connection.
-    fn log_flow_mods(&mut self, ms: u64) {
+    /// One line about the flow-mods of the connection since the last such line.
+    fn log_flow_mods(&mut self, now_ms: u64) {
+        let Some((first, last)) = self.flow_mods_ms.take() else { return };
         let c = std::mem::take(&mut self.flow_mods);
-        self.flow_mods_since_ms = None;
         let kinds: Vec<String> =
             [(c.adds, "adds"), (c.deletes, "deletes"), (c.modifications, "modifications")]
                 .into_iter()
                 .filter(|(n, _)| *n > 0)
                 .map(|(n, what)| format!("{n} {what}"))
                 .collect();
-        if !kinds.is_empty() {
-            let all = c.adds + c.deletes + c.modifications;
-            infra::vlog!(
-                LOG,
-                Info,
-                "{}: {all} flow_mods in the last {} s ({})",
-                self.name,
-                ms / 1000,
-                kinds.join(", ")
-            );
-        }
+        let all = c.adds + c.deletes + c.modifications;
+        let (took, ago) = (last.saturating_sub(first) / 1000, now_ms.saturating_sub(first) / 1000);
+        let when = if took >= ago {
+            format!("in the last {took} s")
+        } else if took > 0 {
+            format!("in the {took} s starting {ago} s ago")
+        } else {
+            format!("{ago} s ago")
+        };
+        infra::vlog!(LOG, Info, "{}: {all} flow_mods {when} ({})", self.name, kinds.join(", "));
     }
 }
 
@@ -550,6 +559,6 @@ fn port_mod(of: &mut Ofproto, pm: &PortMod, host: &mut dyn Host) -> Handled {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        self.log_flow_mods(0);
+        self.log_flow_mods(infra::clock::now_ms().max(0) as u64);
     }
 }

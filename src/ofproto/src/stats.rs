@@ -48,7 +48,10 @@ pub(crate) fn multipart(
         Request::PortStats(no) => {
             host.refresh_stats();
             let now = host.now_ms();
-            let all: Vec<PortStats> = select(of, no)?.map(|p| p.stats(now)).collect();
+            let mut ports: Vec<_> = select(of, no)?.collect();
+            let order = of.flood_order();
+            ports.sort_by_cached_key(|p| order.iter().position(|o| *o == p.no));
+            let all: Vec<PortStats> = ports.into_iter().map(|p| p.stats(now)).collect();
             conn.reply(xid, &Reply::PortStats(&all));
         }
         Request::PortDesc(no) => {
@@ -90,13 +93,17 @@ fn desc(of: &Ofproto) -> Desc {
     }
 }
 
-/// The ports that a request names. `NONE` and `ALL` are all of them.
+/// Whether a request for `asked` is about `port`. `NONE` and `ALL` are all ports.
+fn is_selected(asked: OfPort, port: OfPort) -> bool {
+    matches!(asked, OfPort::NONE | OfPort::ALL) || asked == port
+}
+
+/// The ports that a request names, by number.
 fn select(of: &Ofproto, no: OfPort) -> Result<impl Iterator<Item = &crate::port::Port>, OfError> {
-    let all = matches!(no, OfPort::NONE | OfPort::ALL);
-    if !all && of.port(no).is_none() {
+    if !matches!(no, OfPort::NONE | OfPort::ALL) && of.port(no).is_none() {
         return Err(OfError::OFPBRC_BAD_PORT);
     }
-    Ok(of.ports().filter(move |p| all || p.no == no))
+    Ok(of.ports().filter(move |p| is_selected(no, p.no)))
 }
 
 fn matching_rules(r: &FlowStatsRequest, of: &Ofproto) -> Result<Vec<Arc<Rule>>, OfError> {

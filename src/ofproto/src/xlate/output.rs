@@ -44,7 +44,7 @@ impl Ctx<'_, '_> {
 
     /// `output(port=,max_len=)`. The length stands for the output that follows it, so there must be one.
     pub(super) fn output_trunc(&mut self, port: OfPort, max_len: u32, last: bool) {
-        if !self.bridge.port(port).is_some_and(|p| p.dp_port.is_some()) {
+        if self.bridge.port(port).is_none_or(|p| p.dp_port.is_none()) {
             let name = if port == OfPort::IN_PORT { "IN_PORT".into() } else { port.0.to_string() };
             return self.note(format_args!("output_trunc does not support patch port {name}"));
         }
