@@ -255,11 +255,6 @@ impl Snapshot {
         self.bridges.values()
     }
 
-    /// The bridge called `name`.
-    pub fn bridge_by_name(&self, name: &str) -> Option<&Arc<BridgeView>> {
-        self.bridges.values().find(|b| &*b.name == name)
-    }
-
     /// Bridge and OpenFlow number of a datapath port.
     #[inline]
     pub fn of_port(&self, dp: DpPort) -> Option<(&Arc<BridgeView>, OfPort)> {

@@ -8,9 +8,9 @@ use crate::snapshot::World;
 use crate::xlate::{xlate, CreditStats, XlateCache, XlateIn, XlateOut};
 use datapath::{Miss, MissResult, Upcall};
 use flow::key::VLAN_CFI;
-use flow::{Be16, Be32, DpAction, DpPort, Flow, Mask, UserspaceCookie};
+use flow::{Be16, DpAction, DpPort, Flow, Mask, UserspaceCookie};
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 /// Flow limit until the first dumps tell more.
@@ -36,7 +36,6 @@ pub struct Upcalls {
     world: Arc<World>,
     flow_limit: AtomicUsize,
     n_flows: AtomicUsize,
-    megaflows: AtomicBool,
     stats: UpcallStats,
 }
 
@@ -47,7 +46,6 @@ impl Upcalls {
             world,
             flow_limit: AtomicUsize::new(INITIAL_FLOW_LIMIT),
             n_flows: AtomicUsize::new(0),
-            megaflows: AtomicBool::new(true),
             stats: UpcallStats::default(),
         }
     }
@@ -76,16 +74,6 @@ impl Upcalls {
     pub fn set_flow_count(&self, n: usize) {
         self.n_flows.store(n, Ordering::Relaxed);
     }
-
-    /// `upcall/disable-megaflows`: flows match every bit of their packet.
-    pub fn set_megaflows(&self, on: bool) {
-        self.megaflows.store(on, Ordering::Relaxed);
-    }
-
-    /// Whether flows wildcard what was not looked at.
-    pub fn megaflows(&self) -> bool {
-        self.megaflows.load(Ordering::Relaxed)
-    }
 }
 
 impl Upcall for Upcalls {
@@ -99,7 +87,7 @@ impl Upcall for Upcalls {
                 out.failed = true;
                 return;
             }
-            out.mask = if self.megaflows() { x.mask } else { exact(req.flow) };
+            out.mask = x.mask;
             out.actions.append(&mut x.actions);
             out.install = self.n_flows.load(Ordering::Relaxed) < self.flow_limit();
             let first = CreditStats { packets: 1, bytes: req.packet.frame_len() as u64, used_ms: req.now_ms };
@@ -128,8 +116,8 @@ pub enum Purpose {
     Revalidate,
 }
 
-/// Translates a flow as the datapath has it (its `in_port` a [`DpPort`]). False when no bridge has the port: the
-/// result drops. With a slow-path reason, the actions send the packet there (but for [`Purpose::SlowPacket`],
+/// Translates a flow as the datapath has it (its `in_port` a [`DpPort`]). False, and no result, when no bridge has the
+/// port. With a slow-path reason, the actions send the packet there (but for [`Purpose::SlowPacket`],
 /// which wants the actions to run).
 pub fn translate_flow(
     world: &World,
@@ -141,13 +129,6 @@ pub fn translate_flow(
     let snapshot = world.load();
     let Some((bridge, port)) = snapshot.of_port(DpPort(dp_flow.in_port)) else {
         out.reset();
-        let m = &mut out.mask.0;
-        (m.in_port, m.recirc_id) = (u32::MAX, u32::MAX);
-        (m.packet_type, m.dl_type) = (Be32::MAX, Be16::MAX);
-        if matches!(dp_flow.dl_type.get(), 0x0800 | 0x86dd) {
-            m.nw_frag = flow::key::FRAG_MASK;
-        }
-        complete_mask(dp_flow, &mut out.mask);
         return false;
     };
     let mut flow = *dp_flow;
@@ -182,26 +163,6 @@ fn complete_mask(flow: &Flow, mask: &mut Mask) {
     if !flow.vlans[0].tci.is_zero() {
         inner.tci |= Be16::new(VLAN_CFI);
     }
-}
-
-/// The mask that matches every field that the packet has.
-fn exact(flow: &Flow) -> Mask {
-    let mut m = Mask::default();
-    for (w, f) in m.0.words_mut()[..flow::PKT_WORDS].iter_mut().zip(flow.words()) {
-        if *f != 0 {
-            *w = u64::MAX;
-        }
-    }
-    let f = &mut m.0;
-    (f.in_port, f.recirc_id) = (u32::MAX, u32::MAX);
-    (f.packet_type, f.dl_type) = (Be32::MAX, Be16::MAX);
-    (f.dl_src, f.dl_dst) = ([0xff; 6], [0xff; 6]);
-    f.nw_frag = 0xff;
-    (f.nw_proto, f.nw_tos, f.nw_ttl) = (0xff, 0xff, 0xff);
-    (f.tp_src, f.tp_dst) = (Be16::MAX, Be16::MAX);
-    (f.nw_src, f.nw_dst) = (Be32::MAX, Be32::MAX);
-    complete_mask(flow, &mut m);
-    m
 }
 
 /// What a megaflow keeps for the revalidator.
