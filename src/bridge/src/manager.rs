@@ -252,7 +252,9 @@ impl Manager {
         crate::ports::check_patch_peers(&mut self.bridges);
         self.publish();
         let Some(dp) = self.datapath.clone() else { return };
-        if self.bridges.values_mut().fold(false, |gone, b| crate::ports::start(b, &dp) || gone) {
+        let gone =
+            self.bridges.values_mut().filter_map(|b| crate::ports::start(b, &dp).then_some(())).count();
+        if gone > 0 {
             self.publish();
         }
     }
