@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+mod bad_input;
 mod control;
+mod database;
 mod diff;
 mod flow_life;
 mod forwarding;
@@ -13,5 +15,7 @@ mod harness;
 #[allow(dead_code)]
 mod lab;
 mod lifecycle;
+mod openflow;
+mod ports;
 mod replay;
 mod tidy;

@@ -481,7 +481,13 @@ impl Conn {
     }
 
     pub(crate) fn send_packet_in(&mut self, p: &PacketInEvent<'_>) {
-        let reason = p.reason as u32;
+        // What a connection asked for is told in the reasons of its version.
+        let Some(version) = self.version() else { return };
+        let reason = p.reason.on_wire(version) as u32;
+        // From OpenFlow 1.3 on a miss without a rule for it is a drop.
+        if p.reason == PacketInReason::ImplicitMiss && version >= Version::V13 {
+            return;
+        }
         if p.controller_id != self.controller_id
             || !self.wants(self.async_config.packet_in, reason)
             || !self.may_send_async()

@@ -117,11 +117,11 @@ impl Ofproto {
         &self.flows
     }
 
-    /// A free port number: `wanted` when it can be had, else the lowest one above those ever used; `None` when all
-    /// are taken.
-    pub fn allocate_port(&self, wanted: Option<OfPort>) -> Option<OfPort> {
+    /// A free port number: `wanted` when it can be had, else the one it had `before`, else the lowest; `None` when
+    /// all are taken.
+    pub fn allocate_port(&self, wanted: Option<OfPort>, before: Option<OfPort>) -> Option<OfPort> {
         let free = |p: &OfPort| p.0 != 0 && p.0 < OfPort::MAX.0 && !self.ports.contains_key(p);
-        wanted.filter(free).or_else(|| (1..OfPort::MAX.0).map(OfPort).find(free))
+        wanted.filter(free).or(before.filter(free)).or_else(|| (1..OfPort::MAX.0).map(OfPort).find(free))
     }
 
     /// Adds a port and tells controllers.
