@@ -60,7 +60,8 @@ fn malformed_openflow() {
     let mut lab = Lab::new(2);
     // (version, type, body, error type and code)
     let short = vec![0; 20];
-    let cases: &[(u8, u8, Vec<u8>, (u16, u16))] = &[
+    type Case = (u8, u8, Vec<u8>, (u16, u16));
+    let cases: &[Case] = &[
         (1, 14, short.clone(), (1, 6)),
         (4, 14, short.clone(), (1, 6)),
         (6, 14, short, (1, 6)),
