@@ -6,6 +6,7 @@
 mod bad_input;
 mod control;
 mod database;
+mod devices;
 mod diff;
 mod flow_life;
 mod forwarding;

@@ -67,8 +67,6 @@ pub struct Manager {
     lock_complained: bool,
     /// To look for devices; none when the process has no socket left.
     links: Option<infra::linux::DeviceControl>,
-    /// Linux devices that were not there when we looked last.
-    missing: BTreeSet<String>,
 }
 
 impl Manager {
@@ -93,7 +91,6 @@ impl Manager {
             ready: false,
             lock_complained: false,
             links: infra::linux::DeviceControl::open().ok(),
-            missing: BTreeSet::new(),
         }
     }
 
@@ -255,10 +252,6 @@ impl Manager {
         }
         crate::ports::check_patch_peers(&mut self.bridges);
         self.publish();
-        let absent =
-            |i: &&crate::state::Interface| i.error.as_ref().is_some_and(|e| e.ends_with("(No such device)"));
-        let failed = self.bridges.values().flat_map(|b| b.interfaces.values()).filter(absent);
-        self.missing.extend(failed.map(|i| i.wanted.name.clone()));
         let Some(dp) = self.datapath.clone() else { return };
         let mut gone = false;
         for b in self.bridges.values_mut() {
@@ -501,18 +494,13 @@ impl Manager {
     /// Has the configuration applied again when a device that was missing is there now.
     fn look_for_devices(&mut self) {
         let Some(links) = &self.links else { return };
-        let failed = self.bridges.values().flat_map(|b| b.interfaces.values());
-        let missing: BTreeSet<String> = failed
-            .filter(|i| {
-                i.ofport.is_none() && i.wanted.kind == "system" && links.index(&i.wanted.name).is_err()
-            })
-            .map(|i| i.wanted.name.clone())
-            .collect();
-        // One that is there and fails for another reason is tried once.
-        if self.missing.iter().any(|name| !missing.contains(name)) {
+        let was_missing = |i: &crate::state::Interface| {
+            i.ofport.is_none() && i.error.as_ref().is_some_and(|e| e.ends_with("(No such device)"))
+        };
+        let mut interfaces = self.bridges.values().flat_map(|b| b.interfaces.values());
+        if interfaces.any(|i| was_missing(i) && links.index(&i.wanted.name).is_ok()) {
             self.seen = 0;
         }
-        self.missing = missing;
     }
 }
 

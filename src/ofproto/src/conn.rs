@@ -224,7 +224,7 @@ impl Conn {
             "{}: sending {} error reply to {} message",
             self.name,
             e.name(),
-            frame.header.name()
+            frame.name()
         );
         self.write(|out| openflow::encode_error(e, frame, session.version, out));
     }

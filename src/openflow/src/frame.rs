@@ -80,6 +80,37 @@ pub struct Frame {
     pub data: Box<[u8]>,
 }
 
+impl Frame {
+    /// The message's name as logs print it; that of a multipart request tells what it asks for.
+    pub fn name(&self) -> &'static str {
+        const MULTIPART: [&str; 16] = [
+            "OFPST_DESC request",
+            "OFPST_FLOW request",
+            "OFPST_AGGREGATE request",
+            "OFPST_TABLE request",
+            "OFPST_PORT request",
+            "OFPST_QUEUE request",
+            "OFPST_GROUP request",
+            "OFPST_GROUP_DESC request",
+            "OFPST_GROUP_FEATURES request",
+            "OFPST_METER request",
+            "OFPST_METER_CONFIG request",
+            "OFPST_METER_FEATURES request",
+            "OFPST_TABLE_FEATURES request",
+            "OFPST_PORT_DESC request",
+            "OFPST_TABLE_DESC request",
+            "OFPST_QUEUE_DESC request",
+        ];
+        let name = self.header.name();
+        match self.data.get(HEADER_LEN..HEADER_LEN + 2) {
+            Some(&[high, low]) if name == "OFPST request" => {
+                MULTIPART.get(usize::from(u16::from_be_bytes([high, low]))).copied().unwrap_or(name)
+            }
+            _ => name,
+        }
+    }
+}
+
 /// The stream makes no sense any more: the connection must be closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum FrameError {
