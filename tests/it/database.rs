@@ -23,6 +23,7 @@ fn server_restarts_under_traffic() {
     lab.passes(1, &frame, &[2, 3]);
     lab.passes(1, &udp(3, 4, 5, 6), &[2, 3]);
     lab.h.ofctl(&["add-flow", "br0", "priority=7,udp,tp_dst=9,actions=3"]);
+    lab.settle();
     lab.passes(1, &udp(1, 2, 1, 9), &[3]);
 
     // Changed while nobody was told.

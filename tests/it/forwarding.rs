@@ -43,6 +43,7 @@ fn hosts_ping_each_other() {
     h.ofctl(&["add-flow", "br0", "in_port=2,actions=1"]);
     h.ofctl(&["add-flow", "br0", "table=0,in_port=3,actions=load:1->NXM_NX_REG0[],resubmit(,7)"]);
     h.ofctl(&["add-flow", "br0", "table=7,actions=output:NXM_NX_REG0[]"]);
+    h.control("revalidator/wait", &[]).expect("revalidator/wait");
     a.forget();
     a.pings(&b);
     a.pings(&c);

@@ -166,6 +166,7 @@ impl Lab {
     /// daemon is the one that was started.
     #[track_caller]
     pub fn unharmed(&mut self) {
+        self.settle();
         let frame = udp(0xe1, 0xe2, 7, 7);
         let out = self.send(1, &frame);
         assert!(out.contains(&(2, frame)), "port 2 got nothing: {out:?}\n{}", self.h.log());
