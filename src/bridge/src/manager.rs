@@ -117,9 +117,9 @@ impl Manager {
     /// Bytes from an OpenFlow peer.
     pub fn input(&mut self, bridge: &str, conn: ConnId, bytes: &[u8]) {
         let Some(b) = self.bridges.get_mut(bridge) else { return };
-        let missed = b.of.wants_misses();
+        let before = (b.of.wants_misses(), b.of.config.frag);
         b.of.input(conn, bytes, &mut self.shared);
-        let changed = missed != b.of.wants_misses();
+        let changed = before != (b.of.wants_misses(), b.of.config.frag);
         if std::mem::take(&mut self.shared.ports_changed) || changed {
             self.publish();
         }

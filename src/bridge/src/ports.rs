@@ -78,12 +78,8 @@ pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: &Datapath, opener:
 fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opener) -> Result<(), String> {
     let w = iface.wanted.clone();
     let is_local = w.name == b.wanted.name;
-    let no = if is_local { Some(OfPort::LOCAL) } else { b.of.allocate_port(w.ofport_request, w.ofport_hint) };
-    let Some(no) = no else { return Err(format!("{}: no free OpenFlow port number is left", w.name)) };
     let kind = if iface.is_patch() {
-        if w.config.options.get("peer").is_none_or(|p| p.is_empty() || *p == w.name) {
-            return Err(format!("{}: patch type requires valid 'peer' argument", w.name));
-        }
+        check_patch(&w)?;
         PortKind::Patch { peer: iface.peer().unwrap_or_default().into() }
     } else {
         let netdev = opener.open(&w.name, &w.kind, &w.config).map_err(|e| error_text(&w.name, &e))?;
@@ -100,6 +96,14 @@ fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opene
         iface.starting = true;
         PortKind::Device { netdev, dp_port }
     };
+    let no = if is_local { Some(OfPort::LOCAL) } else { b.of.allocate_port(w.ofport_request, w.ofport_hint) };
+    let Some(no) = no else {
+        if let Some(dp_port) = iface.dp_port.take() {
+            dp.del_port(dp_port);
+        }
+        iface.netdev = None;
+        return Err(format!("{}: no free OpenFlow port number is left", w.name));
+    };
     iface.ofport = Some(no);
     let mut port = Port {
         no,
@@ -115,6 +119,17 @@ fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opene
     b.of.add_port(port);
     infra::vlog!(LOG, Info, "bridge {}: added interface {} on port {}", b.wanted.name, w.name, no.0);
     Ok(())
+}
+
+/// Whether the options of a patch port are what such a port needs.
+fn check_patch(w: &WantedInterface) -> Result<(), String> {
+    let (name, options) = (&w.name, &w.config.options);
+    match options.get("peer") {
+        None => Err(format!("{name}: patch type requires valid 'peer' argument")),
+        Some(_) if options.len() > 1 => Err(format!("{name}: patch type takes only a 'peer' argument")),
+        Some(peer) if peer == name => Err(format!("{name}: patch peer must not be self")),
+        Some(_) => Ok(()),
+    }
 }
 
 fn dp_error_text(name: &str, e: &DpError) -> String {

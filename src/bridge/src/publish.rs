@@ -47,6 +47,8 @@ fn port_view(
 fn bridge_view(bridges: &BTreeMap<String, Bridge>, bridge: &Bridge) -> BridgeView {
     let ports: Vec<PortView> =
         bridge.interfaces.iter().filter_map(|(n, i)| port_view(bridges, bridge, n, i)).collect();
+    // NORMAL floods in the order in which ports were added, to the local port first.
+    let age = |p: OfPort| (p != OfPort::LOCAL, bridge.of.port(p).map(|port| port.created_ms), p);
     let bundle_view = |b: &crate::state::Bundle| BundleView {
         id: b.id,
         name: b.wanted.name.as_str().into(),
@@ -60,7 +62,7 @@ fn bridge_view(bridges: &BTreeMap<String, Bridge>, bridge: &Bridge) -> BridgeVie
     let bundles: Vec<BundleView> = bridge.bundles.values().map(bundle_view).collect();
     let mut bundle_order: Vec<(Option<OfPort>, ofproto::BundleId)> =
         bundles.iter().map(|b| (b.ports.first().copied(), b.id)).collect();
-    bundle_order.sort();
+    bundle_order.sort_by_key(|&(port, id)| (port.map(age), id));
     BridgeView {
         id: bridge.id,
         name: bridge.wanted.name.as_str().into(),
@@ -72,7 +74,7 @@ fn bridge_view(bridges: &BTreeMap<String, Bridge>, bridge: &Bridge) -> BridgeVie
         bundle_order: bundle_order.into_iter().map(|(_, id)| id).collect(),
         forward_bpdu: bridge.wanted.forward_bpdu,
         packet_in_on_miss: bridge.of.wants_misses(),
-        drop_frags: bridge.of.config.frag == 1,
+        frags: ofproto::snapshot::Fragments::of_config(bridge.of.config.frag),
     }
 }
 

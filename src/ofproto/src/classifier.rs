@@ -38,7 +38,7 @@ const fn words_from_to(from: usize, to: usize) -> u64 {
     ((1u64 << to) - 1) & !((1u64 << from) - 1)
 }
 
-/// The words of each stage: metadata and registers, L2, L3, L4.
+/// The words of each stage: metadata and registers, L2, L3, what is beyond.
 const STAGES: [u64; 4] = {
     let l2 = std::mem::offset_of!(Flow, dl_dst) / 8;
     let l3 = std::mem::offset_of!(Flow, nw_src) / 8;

@@ -319,6 +319,12 @@ impl Conn {
                 // Service connections may ask for packets, but only controllers set how the bridge treats fragments.
                 self.miss_send_len = c.miss_send_len;
                 of.config.frag = c.frag;
+                let bit = 1 << PacketInReason::InvalidTtl as u32;
+                if c.invalid_ttl_to_controller {
+                    self.async_config.packet_in[0] |= bit;
+                } else {
+                    self.async_config.packet_in[0] &= !bit;
+                }
             }
             other => return self.extension(other, xid, of, host),
         }

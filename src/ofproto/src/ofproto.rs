@@ -71,6 +71,7 @@ pub struct Ofproto {
     pub(crate) flows: FlowTable,
     conns: BTreeMap<ConnId, Conn>,
     next_conn: u64,
+    last_chosen_port: u16,
     expire_at_ms: u64,
 }
 
@@ -88,6 +89,7 @@ impl Ofproto {
             flows: FlowTable::default(),
             conns: BTreeMap::new(),
             next_conn: 1,
+            last_chosen_port: 0,
             expire_at_ms: 0,
         }
     }
@@ -117,11 +119,18 @@ impl Ofproto {
         &self.flows
     }
 
-    /// A free port number: `wanted` when it can be had, else the one it had `before`, else the lowest; `None` when
-    /// all are taken.
-    pub fn allocate_port(&self, wanted: Option<OfPort>, before: Option<OfPort>) -> Option<OfPort> {
+    /// A free port number: `wanted` when it can be had, else the one it had `before`, else the next one after the
+    /// last that was chosen here, so that a number that was given back is not soon another port's; `None` when all
+    /// are taken.
+    pub fn allocate_port(&mut self, wanted: Option<OfPort>, before: Option<OfPort>) -> Option<OfPort> {
         let free = |p: &OfPort| p.0 != 0 && p.0 < OfPort::MAX.0 && !self.ports.contains_key(p);
-        wanted.filter(free).or(before.filter(free)).or_else(|| (1..OfPort::MAX.0).map(OfPort).find(free))
+        if let Some(p) = wanted.filter(free).or(before.filter(free)) {
+            return Some(p);
+        }
+        let last = self.last_chosen_port;
+        let chosen = (last + 1..OfPort::MAX.0).chain(1..=last).map(OfPort).find(free)?;
+        self.last_chosen_port = chosen.0;
+        Some(chosen)
     }
 
     /// Adds a port and tells controllers.

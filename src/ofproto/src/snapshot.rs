@@ -88,6 +88,29 @@ pub enum VlanMode {
     NativeUntagged,
 }
 
+/// How IP fragments meet the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Fragments {
+    /// As packets without transport ports.
+    #[default]
+    Normal,
+    /// Not at all.
+    Drop,
+    /// The first one with its ports, the others without.
+    NxMatch,
+}
+
+impl Fragments {
+    /// From the bits of a set-config message; there is no reassembly.
+    pub fn of_config(frag: u16) -> Fragments {
+        match frag {
+            1 => Fragments::Drop,
+            3 => Fragments::NxMatch,
+            _ => Fragments::Normal,
+        }
+    }
+}
+
 /// `other_config:priority-tags` of a Port row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
@@ -187,8 +210,8 @@ pub struct BridgeView {
     pub forward_bpdu: bool,
     /// A connection wants packet-ins for packets that no rule matches (a controller below OpenFlow 1.3).
     pub packet_in_on_miss: bool,
-    /// Fragment handling of `set-config`: drop IP fragments.
-    pub drop_frags: bool,
+    /// What `set-config` says about IP fragments.
+    pub frags: Fragments,
 }
 
 impl BridgeView {

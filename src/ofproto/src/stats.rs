@@ -48,14 +48,14 @@ pub(crate) fn multipart(
         Request::PortStats(no) => {
             host.refresh_stats();
             let now = host.now_ms();
-            let mut ports: Vec<_> = select(of, no)?.collect();
+            let mut ports: Vec<_> = select(of, no).collect();
             let order = of.flood_order();
             ports.sort_by_cached_key(|p| order.iter().position(|o| *o == p.no));
             let all: Vec<PortStats> = ports.into_iter().map(|p| p.stats(now)).collect();
             conn.reply(xid, &Reply::PortStats(&all));
         }
         Request::PortDesc(no) => {
-            let all: Vec<PortDesc> = select(of, no)?.map(|p| p.desc()).collect();
+            let all: Vec<PortDesc> = select(of, no).map(|p| p.desc()).collect();
             conn.reply(xid, &Reply::PortDesc(&all));
         }
         Request::QueueStats { port, queue } => {
@@ -98,12 +98,9 @@ fn is_selected(asked: OfPort, port: OfPort) -> bool {
     matches!(asked, OfPort::NONE | OfPort::ALL) || asked == port
 }
 
-/// The ports that a request names, by number.
-fn select(of: &Ofproto, no: OfPort) -> Result<impl Iterator<Item = &crate::port::Port>, OfError> {
-    if !matches!(no, OfPort::NONE | OfPort::ALL) && of.port(no).is_none() {
-        return Err(OfError::OFPBRC_BAD_PORT);
-    }
-    Ok(of.ports().filter(move |p| is_selected(no, p.no)))
+/// The ports that a request names, by number: none if there is no such port.
+fn select(of: &Ofproto, no: OfPort) -> impl Iterator<Item = &crate::port::Port> {
+    of.ports().filter(move |p| is_selected(no, p.no))
 }
 
 fn matching_rules(r: &FlowStatsRequest, of: &Ofproto) -> Result<Vec<Arc<Rule>>, OfError> {

@@ -189,7 +189,7 @@ fn world(set_name: &str) -> Arc<World> {
         bundle_order: numbers.iter().map(|&n| BundleId(n.into())).collect(),
         forward_bpdu: false,
         packet_in_on_miss: false,
-        drop_frags: false,
+        frags: ofproto::snapshot::Fragments::Normal,
     })]));
     Arc::new(world)
 }

@@ -57,7 +57,7 @@ fn world(actions: Vec<Action>) -> Arc<World> {
         bundle_order: vec![],
         forward_bpdu: false,
         packet_in_on_miss: false,
-        drop_frags: false,
+        frags: ofproto::snapshot::Fragments::Normal,
     };
     let w = World::new();
     w.publish(Snapshot::new([Arc::new(bridge)]));

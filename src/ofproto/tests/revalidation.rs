@@ -120,7 +120,7 @@ impl Bench {
             bundle_order: (1..=3).map(BundleId).collect(),
             forward_bpdu: false,
             packet_in_on_miss: false,
-            drop_frags: false,
+            frags: ofproto::snapshot::Fragments::Normal,
         })]));
         let upcalls = Arc::new(Upcalls::new(world.clone()));
         let dp = Arc::new(FakeDatapath::default());

@@ -118,9 +118,10 @@ fn port(v: u32) -> Result<OfPort, OfError> {
 fn set_config(r: &mut Reader<'_>, s: &Session) -> Result<Request, OfError> {
     let (flags, miss_send_len) = (r.u16()?, r.u16()?);
     end(r)?;
-    let ttl = matches!(s.version, Version::V11 | Version::V12) && flags & 4 != 0;
+    // The bit is of OpenFlow 1.1 and 1.2; Open vSwitch takes it in 1.0 too.
+    let ttl = s.version <= Version::V12 && flags & 4 != 0;
     let frag = flags & 3;
-    if flags & !7 != 0 || frag == 3 || flags & 4 != 0 && !ttl {
+    if flags & !7 != 0 || flags & 4 != 0 && !ttl {
         return Err(OfError::OFPSCFC_BAD_FLAGS);
     }
     Ok(Request::SetConfig(SwitchConfig { frag, invalid_ttl_to_controller: ttl, miss_send_len }))

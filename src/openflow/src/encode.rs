@@ -127,7 +127,7 @@ fn features(out: &mut Vec<u8>, f: &Features, v: Version) {
 }
 
 fn config(out: &mut Vec<u8>, c: &SwitchConfig, v: Version) {
-    let ttl = c.invalid_ttl_to_controller && matches!(v, Version::V11 | Version::V12);
+    let ttl = c.invalid_ttl_to_controller && v <= Version::V12;
     out.u16(c.frag | if ttl { 4 } else { 0 });
     out.u16(c.miss_send_len);
 }

@@ -6,7 +6,8 @@
 //! + FLOW                    adds a flow to br0 (`+1 FLOW`: to br1); neighbouring lines go in one command
 //! > PORT FRAME              injects a frame, records what comes out (`>3 PORT FRAME`: three, one after the other)
 //! ofctl WORDS               runs and records; `| TEXT` lines before it are its standard input
-//! delta WORDS               ovs-ofctl command run before and after the case: numbers are compared as differences
+//! delta WORDS               ovs-ofctl (or `appctl`) command run before and after the case: numbers are compared as
+//!                           differences
 //! vsctl WORDS, appctl WORDS runs and records
 //! undo WORDS                ovs-vsctl command for the end of the case
 //! dp                        records the datapath's flows here, not only at the end
@@ -47,7 +48,7 @@ pub struct Case {
     pub name: String,
     /// Steps in order.
     pub steps: Vec<Step>,
-    /// ovs-ofctl commands whose numbers are compared as differences.
+    /// Commands whose numbers are compared as differences.
     pub delta: Vec<String>,
     /// ovs-vsctl commands that undo the case.
     pub undo: Vec<String>,

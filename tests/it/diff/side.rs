@@ -198,7 +198,11 @@ impl Side {
         let fixed = ["dump-ports br0".to_string(), "dump-ports br1".to_string()];
         let all = fixed.iter().chain(&case.delta);
         all.map(|words| {
-            let said = self.said(&self.ofctl(words, ""));
+            let said = match words.strip_prefix("appctl ") {
+                Some(command) => self.h.try_appctl(&strs(&split(command))),
+                None => self.ofctl(words, ""),
+            };
+            let said = self.said(&said);
             (words.clone(), if words.starts_with("dump-ports") { text::joined(&said) } else { said })
         })
         .collect()

@@ -124,25 +124,31 @@ pub fn joined(text: &str) -> String {
     sorted(&out)
 }
 
-/// What has changed from `before` to `after`: numbers as differences where the rest of the line is the same.
+/// What has changed from `before` to `after`: numbers as differences where the rest of the line is the same and it
+/// speaks of the same thing.
 pub fn delta(before: &str, after: &str) -> String {
-    let old: Vec<&str> = before.lines().collect();
-    let mut out = String::new();
-    for line in after.lines() {
-        let shape = |l: &str| l.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-        match old.iter().find(|o| shape(o) == shape(line) && same_name(o, line)) {
-            Some(o) => out.push_str(&subtract(o, line)),
-            None => out.push_str(line),
-        }
-        out.push('\n');
-    }
-    out
+    let old: std::collections::HashMap<String, &str> = named(before).into_iter().collect();
+    let lines = named(after);
+    lines
+        .iter()
+        .map(|(name, line)| old.get(name).map_or(line.to_string(), |o| subtract(o, line)) + "\n")
+        .collect()
 }
 
-/// Lines speak of the same thing if all before the first `=` or `:` is the same.
-fn same_name(a: &str, b: &str) -> bool {
-    let name = |l: &str| l.split(['=', ':']).next().map(str::to_string);
-    name(a) == name(b)
+/// The lines with their names: the last line that ended with a colon, what stands before the first `=` or `:`, and
+/// the shape of the rest.
+fn named(text: &str) -> Vec<(String, &str)> {
+    let mut heading = "";
+    let mut out = Vec::new();
+    for line in text.lines() {
+        if line.ends_with(':') {
+            heading = line;
+        }
+        let name = line.split(['=', ':']).next().unwrap_or_default();
+        let shape: String = line.chars().filter(|c| !c.is_ascii_digit()).collect();
+        out.push((format!("{heading}|{name}|{shape}"), line));
+    }
+    out
 }
 
 fn subtract(old: &str, new: &str) -> String {

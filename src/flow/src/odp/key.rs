@@ -454,7 +454,9 @@ impl Key<'_> {
         if !f.tp_dst.is_zero() || !matches!(f.tp_src.get(), 135 | 136) {
             return;
         }
-        let any = m.nd_target != [0; 16] || m.arp_sha != [0; 6] || m.arp_tha != [0; 6];
+        // Type and code must be known for the rest to mean anything.
+        let known = m.tp_src.get() & m.tp_dst.get() & 0xff == 0xff;
+        let any = known && (m.nd_target != [0; 16] || m.arp_sha != [0; 6] || m.arp_tha != [0; 6]);
         self.attr("nd", any, |a| {
             a.ip6("target", f.nd_target, m.nd_target);
             a.mac("sll", f.arp_sha, m.arp_sha);

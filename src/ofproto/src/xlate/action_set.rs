@@ -4,6 +4,7 @@
 //! Neighbours: `actions` collects and runs. Threads: part of a translation.
 
 use super::Ctx;
+use flow::OfPort;
 use openflow::Action;
 
 /// Place of an action in the order; actions of equal place replace each other, but for set-field and its kin.
@@ -80,26 +81,36 @@ fn in_order(set: &[Action]) -> Vec<Action> {
     out
 }
 
+/// Where the set will send the packet, as far as `actset_output` tells: not with a group in it.
+pub(super) fn output_of(set: &[Action]) -> OfPort {
+    let mut port = OfPort::UNSET;
+    for action in set {
+        match action {
+            Action::Group(_) => return OfPort::UNSET,
+            Action::Output { port: p, .. } => port = *p,
+            _ => {}
+        }
+    }
+    port
+}
+
 impl Ctx<'_, '_> {
-    /// Runs the action set, if there is one.
+    /// Runs the action set, if there is one and no `exit` came before.
     pub(super) fn run_action_set(&mut self) {
-        if self.action_set.is_empty() {
+        if self.action_set.is_empty() || self.exit {
             return;
         }
         let set = std::mem::take(&mut self.action_set);
         let list = in_order(&set);
-        let exit = std::mem::replace(&mut self.exit, false);
         self.in_action_set = true;
         self.do_actions(&list, true);
         self.in_action_set = false;
-        self.exit |= exit;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow::OfPort;
 
     fn output(p: u16) -> Action {
         Action::Output { port: OfPort(p), max_len: 0 }

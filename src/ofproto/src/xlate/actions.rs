@@ -93,8 +93,14 @@ impl Ctx<'_, '_> {
                 self.exit = true;
                 return Next::Stop;
             }
-            Action::ClearActions => self.action_set.clear(),
-            Action::WriteActions(set) => self.action_set.extend_from_slice(set),
+            Action::ClearActions => {
+                self.action_set.clear();
+                self.flow.actset_output = OfPort::UNSET.0.into();
+            }
+            Action::WriteActions(set) => {
+                self.action_set.extend_from_slice(set);
+                self.flow.actset_output = super::action_set::output_of(&self.action_set).0.into();
+            }
             Action::WriteMetadata { value, mask } => {
                 let new = self.flow.metadata.get() & !mask | value & mask;
                 self.flow.metadata = Be64::new(new);

@@ -40,7 +40,14 @@ pub(super) struct Committed {
 }
 
 /// Appends the actions that bring `base` to `flow`, and brings it there.
-pub(super) fn commit(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) -> Committed {
+/// `orig` is the packet as it came.
+pub(super) fn commit(
+    flow: &Flow,
+    orig: &Flow,
+    base: &mut Flow,
+    wc: &mut Mask,
+    out: &mut Vec<DpAction>,
+) -> Committed {
     let mut done = Committed::default();
     if flow.words() == base.words() {
         return done;
@@ -51,7 +58,7 @@ pub(super) fn commit(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<
     if was_mpls {
         mpls(flow, base, wc, out);
     }
-    done.slow = network(flow, base, wc, out);
+    done.slow = network(flow, orig, base, wc, out);
     ports(flow, base, wc, out);
     if !was_mpls {
         mpls(flow, base, wc, out);
@@ -104,38 +111,47 @@ fn ether(flow: &Flow, base: &mut Flow, wc: &Mask, out: &mut Vec<DpAction>) {
 }
 
 /// Network headers. True when the slow path must do it.
-fn network(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) -> bool {
+fn network(flow: &Flow, orig: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) -> bool {
     if flow.nw_proto == 0 && base.nw_proto != 0 && is_ip_any(flow) {
         // The headers went out of sight behind a label.
         return false;
     }
     match flow.dl_type.get() {
         ETH_IP => {
-            ipv4(flow, base, wc, out);
+            ipv4(flow, orig, base, wc, out);
             base.nw_proto == PROTO_ICMP && icmp(flow, base, wc, out, false)
         }
         ETH_IPV6 => {
-            ipv6(flow, base, wc, out);
+            ipv6(flow, orig, base, wc, out);
             base.nw_proto == PROTO_ICMPV6 && (nd(flow, base, wc, out) | icmp(flow, base, wc, out, true))
         }
-        ETH_ARP | ETH_RARP => arp(flow, base, wc, out),
+        ETH_ARP | ETH_RARP => arp(flow, orig, base, wc, out),
         _ => false,
     }
 }
 
 /// Protocol 0 doubles as "no network header was found": such packets are not rewritten, and the megaflow must
-/// not cover others.
-fn no_header(flow: &Flow, wc: &mut Mask) -> bool {
+/// not cover others. Where the protocol plays no part but a field that was looked at is not zero, there was a
+/// header.
+fn no_header(flow: &Flow, orig: &Flow, wc: &mut Mask) -> bool {
+    let m = &wc.0;
+    let seen = !((orig.nw_src & m.nw_src) | (orig.nw_dst & m.nw_dst)).is_zero()
+        || and16(orig.ipv6_src, m.ipv6_src) != [0; 16]
+        || and16(orig.ipv6_dst, m.ipv6_dst) != [0; 16]
+        || (orig.nw_tos & m.nw_tos) | (orig.nw_ttl & m.nw_ttl) != 0;
+    if seen && m.nw_proto != 0xff && is_ip_any(orig) && is_ip_any(flow) {
+        return false;
+    }
     wc.0.nw_proto = 0xff;
     flow.nw_proto == 0
 }
 
-fn ipv4(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) {
+fn ipv4(flow: &Flow, orig: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) {
     let same = flow.nw_src == base.nw_src
         && flow.nw_dst == base.nw_dst
         && flow.nw_tos == base.nw_tos
         && flow.nw_ttl == base.nw_ttl;
-    if same || no_header(flow, wc) {
+    if same || no_header(flow, orig, wc) {
         return;
     }
     let m = &wc.0;
@@ -156,13 +172,13 @@ fn ipv4(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) {
     (base.nw_tos, base.nw_ttl) = (flow.nw_tos, flow.nw_ttl);
 }
 
-fn ipv6(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) {
+fn ipv6(flow: &Flow, orig: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) {
     let same = flow.ipv6_src == base.ipv6_src
         && flow.ipv6_dst == base.ipv6_dst
         && flow.ipv6_label == base.ipv6_label
         && flow.nw_tos == base.nw_tos
         && flow.nw_ttl == base.nw_ttl;
-    if same || no_header(flow, wc) {
+    if same || no_header(flow, orig, wc) {
         return;
     }
     let m = &wc.0;
@@ -185,13 +201,13 @@ fn ipv6(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) {
     (base.nw_tos, base.nw_ttl) = (flow.nw_tos, flow.nw_ttl);
 }
 
-fn arp(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) -> bool {
+fn arp(flow: &Flow, orig: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) -> bool {
     let same = flow.nw_src == base.nw_src
         && flow.nw_dst == base.nw_dst
         && flow.nw_proto == base.nw_proto
         && flow.arp_sha == base.arp_sha
         && flow.arp_tha == base.arp_tha;
-    if same || no_header(flow, wc) {
+    if same || no_header(flow, orig, wc) {
         return false;
     }
     let m = &wc.0;

@@ -160,7 +160,7 @@ impl Ctx<'_, '_> {
             VlanMode::Trunk | VlanMode::NativeTagged => true,
         };
         let pcp = if keeps || to.priority_tags != PriorityTags::Never { vlan.pcp } else { 0 };
-        let tag = vid | pcp != 0 || to.priority_tags == PriorityTags::Always;
+        let tag = vid | pcp != 0;
         let old = self.flow.vlans;
         self.put_vlan(tag.then_some(Vlan {
             tpid: if vlan.tpid.is_zero() { Be16::new(ETH_VLAN) } else { vlan.tpid },

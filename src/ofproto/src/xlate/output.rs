@@ -87,7 +87,8 @@ impl Ctx<'_, '_> {
     pub(super) fn commit(&mut self) {
         let out = &mut *self.out;
         let before = out.actions.len();
-        let done = commit::commit(&self.flow, &mut self.base, &mut out.mask, &mut out.actions);
+        let done =
+            commit::commit(&self.flow, self.input.flow, &mut self.base, &mut out.mask, &mut out.actions);
         let received_mpls = commit::is_mpls(self.input.flow.dl_type);
         let popped = out.actions.iter().any(|a| matches!(a, DpAction::PopMpls { .. }));
         let writes = |a: &DpAction| match a {

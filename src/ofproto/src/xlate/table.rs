@@ -4,7 +4,7 @@
 
 use super::cache::Credit;
 use super::{Ctx, XlateError, MAX_DEPTH, MAX_DP_ACTIONS, MAX_RESUBMITS};
-use crate::snapshot::PortConfig;
+use crate::snapshot::{Fragments, PortConfig};
 use flow::key::FRAG_MASK;
 use flow::{Be16, Flow, OfPort};
 
@@ -54,13 +54,13 @@ impl Ctx<'_, '_> {
     fn lookup(&mut self, table: u8) -> Option<std::sync::Arc<crate::rule::Rule>> {
         let ip = super::commit::is_ip_any(&self.flow);
         let frag = if ip { self.flow.nw_frag & FRAG_MASK } else { 0 };
-        if frag != 0 && self.bridge.drop_frags {
+        if frag != 0 && self.bridge.frags == Fragments::Drop {
             return None;
         }
         let tables = &self.tables;
         let t = tables.table(table);
         let mask = &mut self.out.mask;
-        let rule = if frag != 0 {
+        let rule = if frag != 0 && self.bridge.frags == Fragments::Normal {
             // Fragments look as if they had no ports, the first one too.
             let without = Flow { tp_src: Be16::ZERO, tp_dst: Be16::ZERO, ..self.flow };
             t.classifier.lookup(&without, mask).cloned()
@@ -74,7 +74,7 @@ impl Ctx<'_, '_> {
 
     /// No rule matched: a packet-in when a connection wants one and the port allows it, else a drop.
     fn table_miss(&mut self, table: u8) {
-        if self.bridge.drop_frags && self.flow.nw_frag & FRAG_MASK != 0 {
+        if self.bridge.frags == Fragments::Drop && self.flow.nw_frag & FRAG_MASK != 0 {
             return;
         }
         let allowed =

@@ -4,7 +4,8 @@ use super::*;
 use crate::mac_learning::{MacKey, MacLearning};
 use crate::rule::{CompactMatch, RuleFlags, RuleStats};
 use crate::snapshot::{
-    flood_order, BridgeId, BundleId, BundleView, PortView, PriorityTags, Snapshot, VlanMode, VlanSet, World,
+    flood_order, BridgeId, BundleId, BundleView, Fragments, PortView, PriorityTags, Snapshot, VlanMode,
+    VlanSet, World,
 };
 use flow::odp::{format_actions, Style};
 use flow::{Be32, DpPort, Field, Match, SubField, Vlan};
@@ -121,7 +122,7 @@ impl Net {
             bundle_order: numbers.iter().map(|&n| id(n)).collect(),
             forward_bpdu: false,
             packet_in_on_miss: self.packet_in_on_miss,
-            drop_frags: false,
+            frags: Fragments::Normal,
         })
     }
 

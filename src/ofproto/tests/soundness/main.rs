@@ -8,7 +8,7 @@ mod rules;
 use flow::extract::{extract_flow, PktMetadata};
 use flow::{DpPort, Flow, OfPort};
 use infra::Published;
-use ofproto::snapshot::{flood_order, PortConfig, PriorityTags, VlanMode, VlanSet};
+use ofproto::snapshot::{flood_order, Fragments, PortConfig, PriorityTags, VlanMode, VlanSet};
 use ofproto::upcall::{translate_flow, Purpose};
 use ofproto::xlate::XlateOut;
 use ofproto::{BridgeId, BridgeView, BundleId, BundleView, MacLearning, PortView, Snapshot, World};
@@ -76,7 +76,7 @@ fn bridge(id: u32, r: &mut Rng) -> Arc<BridgeView> {
         port_order: flood_order(&all),
         forward_bpdu: r.chance(4),
         packet_in_on_miss: r.chance(3),
-        drop_frags: r.chance(8),
+        frags: r.pick(&[Fragments::Normal, Fragments::Normal, Fragments::NxMatch, Fragments::Drop]),
     })
 }
 
