@@ -312,7 +312,12 @@ impl Conn {
             Request::PortMod(pm) => port_mod(of, &pm, host)?,
             Request::FeaturesRequest => self.features(xid, of),
             Request::GetConfig => {
-                let c = SwitchConfig { miss_send_len: self.miss_send_len, ..of.config };
+                let ttl = self.async_config.packet_in[0] & 1 << PacketInReason::InvalidTtl as u32 != 0;
+                let c = SwitchConfig {
+                    miss_send_len: self.miss_send_len,
+                    invalid_ttl_to_controller: ttl,
+                    ..of.config
+                };
                 self.reply(xid, &Reply::GetConfig(c));
             }
             Request::SetConfig(c) => {

@@ -243,6 +243,10 @@ impl<'a, 'o> Ctx<'a, 'o> {
         } else {
             self.trace_bridge();
             if !self.may_receive(OfPort(self.flow.in_port as u16)) {
+                // It counts for the rule it meets, and goes nowhere.
+                if let Some(rule) = self.lookup(0) {
+                    self.out.cache.credits.push(cache::Credit::Rule(rule));
+                }
                 return;
             }
             self.lookup_and_run(0, true);

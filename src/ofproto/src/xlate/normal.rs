@@ -60,10 +60,6 @@ impl Ctx<'_, '_> {
             pcp: if tagged { tci & PCP_MASK } else { 0 },
             tpid: if tagged { v.tpid } else { Be16::ZERO },
         };
-        if tagged && vlan.vid == 0 {
-            // Whether the header stays depends on the priority.
-            self.out.mask.0.vlans[0].tci |= Be16::new(PCP_MASK);
-        }
         let Some(b) = bundle else { return Some(vlan) };
         let vid = vlan.vid;
         match b.vlan_mode {
@@ -159,6 +155,17 @@ impl Ctx<'_, '_> {
             VlanMode::NativeUntagged => vid != 0 || to.vlan != Some(vlan.vid),
             VlanMode::Trunk | VlanMode::NativeTagged => true,
         };
+        let tci = self.flow.vlans[0].tci.get();
+        let tagged = tci & VLAN_CFI != 0;
+        if tagged && keeps && tci & VID_MASK == vid {
+            // The header stays as it is, that of a priority-tagged frame too.
+            self.output(port, false);
+            return;
+        }
+        if tagged && vid == 0 {
+            // Whether there will be a header depends on the priority.
+            self.out.mask.0.vlans[0].tci |= Be16::new(PCP_MASK);
+        }
         let pcp = if keeps || to.priority_tags != PriorityTags::Never { vlan.pcp } else { 0 };
         let tag = vid | pcp != 0;
         let old = self.flow.vlans;

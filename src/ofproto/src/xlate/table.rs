@@ -51,7 +51,7 @@ impl Ctx<'_, '_> {
         }
     }
 
-    fn lookup(&mut self, table: u8) -> Option<std::sync::Arc<crate::rule::Rule>> {
+    pub(super) fn lookup(&mut self, table: u8) -> Option<std::sync::Arc<crate::rule::Rule>> {
         let ip = super::commit::is_ip_any(&self.flow);
         let frag = if ip { self.flow.nw_frag & FRAG_MASK } else { 0 };
         if frag != 0 && self.bridge.frags == Fragments::Drop {
