@@ -422,7 +422,10 @@ impl Harness {
         stream.write_all(request.to_string().as_bytes()).map_err(fault)?;
         let (mut text, mut piece) = (Vec::new(), vec![0; 1 << 16]);
         loop {
-            let n = stream.read(&mut piece).map_err(fault)?;
+            let n = match stream.read(&mut piece) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                result => result.map_err(fault)?,
+            };
             if n == 0 {
                 return Err(format!("{method}: the control socket closed"));
             }

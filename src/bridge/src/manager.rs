@@ -330,7 +330,7 @@ impl Manager {
             b.bundles.retain(|n, bundle| {
                 let stays = names.contains(n.as_str());
                 if !stays {
-                    b.macs.flush_bundle(bundle.id);
+                    b.macs.retire_bundle(bundle.id);
                 }
                 stays
             });

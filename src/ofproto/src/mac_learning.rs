@@ -9,7 +9,7 @@
 use crate::snapshot::{BundleId, VlanSet};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Aging time unless configured, in seconds.
 pub const DEFAULT_IDLE_SECS: u32 = 300;
@@ -108,7 +108,12 @@ struct Inner {
     evicted: u64,
     moved: u64,
     flood_vlans: Option<VlanSet>,
+    /// Bundles that went, the latest last.
+    gone: VecDeque<BundleId>,
 }
+
+/// Bundles that went are remembered as long as flows may still carry news of them; this many at most.
+const MAX_GONE: usize = 256;
 
 /// The table. See the module header.
 pub struct MacLearning {
@@ -241,7 +246,18 @@ impl MacLearning {
         self.inner.write().remove_where(|e| !e.is_static)
     }
 
-    /// Removes every entry of a bundle that is going away or changed its VLANs.
+    /// Removes every entry of a bundle that is going away, for good: news of packets that it received before, which
+    /// flows still carry, are not learned any more.
+    pub fn retire_bundle(&self, bundle: BundleId) -> bool {
+        let mut t = self.inner.write();
+        if t.gone.len() >= MAX_GONE {
+            t.gone.pop_front();
+        }
+        t.gone.push_back(bundle);
+        t.remove_where(|e| e.bundle == bundle)
+    }
+
+    /// Removes every entry of a bundle that loses an interface or changed its VLANs.
     pub fn flush_bundle(&self, bundle: BundleId) -> bool {
         self.inner.write().remove_where(|e| e.bundle == bundle)
     }
@@ -294,6 +310,9 @@ impl Inner {
     }
 
     fn learn(&mut self, key: MacKey, bundle: BundleId, now_ms: u64) -> Learned {
+        if self.gone.contains(&bundle) {
+            return Learned::Same;
+        }
         match self.index.get(&key).copied() {
             Some(i) if self.slab[i as usize].is_static => Learned::Same,
             Some(i) => {
@@ -452,6 +471,16 @@ mod tests {
     }
     const A: BundleId = BundleId(1);
     const B: BundleId = BundleId(2);
+
+    #[test]
+    fn bundles_that_went_stay_away() {
+        let t = MacLearning::new();
+        t.learn(key(1), A, 0, true);
+        t.learn(key(2), B, 0, true);
+        assert!(t.retire_bundle(A));
+        assert_eq!(t.learn(key(1), A, 10, true), Learned::Same);
+        assert_eq!((t.lookup(key(1), 10), t.lookup(key(2), 10)), (None, Some(B)));
+    }
 
     #[test]
     fn learns_moves_expires() {
