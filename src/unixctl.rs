@@ -317,7 +317,7 @@ impl<C: 'static> Client<C> {
     }
 
     fn wait(&self, poller: &mut Poller) {
-        if self.more {
+        if self.more || matches!(self.pending, Pending::Later(..)) {
             poller.immediate();
         }
         // A client that waits for an answer is not read, but its end is noticed

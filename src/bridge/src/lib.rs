@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod class;
 pub mod host;
 pub mod manager;
 mod ports;
@@ -12,4 +13,5 @@ pub mod state;
 mod status;
 pub mod wanted;
 
+pub use class::DatapathClass;
 pub use manager::{Deps, DeviceLibrary, Manager};

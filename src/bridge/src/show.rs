@@ -63,7 +63,7 @@ impl Manager {
 
     /// Whether `name` (`ovs-netdev` or `netdev@ovs-netdev`) is our datapath.
     fn is_dp(&self, name: &str) -> bool {
-        self.datapath.as_ref().is_some_and(|d| name.strip_prefix("netdev@").unwrap_or(name) == d.name())
+        self.datapath.as_ref().is_some_and(|d| name == d.name() || name == d.full_name())
     }
 
     fn dp_port_names(&self) -> BTreeMap<DpPort, String> {
@@ -99,18 +99,15 @@ fn args_text(n: &dyn Netdev) -> String {
     format!(": {}", list.join(", "))
 }
 
-/// The type that listings show: the device behind an internal port is a tap.
-fn shown_type(n: &dyn Netdev) -> &'static str {
-    match n.kind() {
-        "internal" => "tap",
-        k => k,
-    }
-}
-
 fn interface_line(name: &str, i: &Interface, no: OfPort) -> String {
     match (&i.netdev, i.dp_port) {
         (Some(n), Some(dp)) => {
-            format!("    {name} {}/{dp}: ({}{})\n", no.0, shown_type(n.as_ref()), args_text(n.as_ref()))
+            format!(
+                "    {name} {}/{dp}: ({}{})\n",
+                no.0,
+                Netdev::dpif_type(n.as_ref()),
+                args_text(n.as_ref())
+            )
         }
         _ => format!("    {name} {}/none: (patch: peer={})\n", no.0, i.peer().unwrap_or_default()),
     }
@@ -125,7 +122,7 @@ fn lookups(dp: &Datapath) -> (u64, u64, u64) {
 fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
     let Some(dp) = &m.datapath else { return Ok(String::new()) };
     let (hit, missed, _) = lookups(dp);
-    let mut out = format!("netdev@{}: hit:{hit} missed:{missed}\n", dp.name());
+    let mut out = format!("{}: hit:{hit} missed:{missed}\n", dp.full_name());
     for (name, b) in &m.bridges {
         put!(out, "  {name}:\n");
         for (n, i) in &b.interfaces {
@@ -138,11 +135,11 @@ fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
 }
 
 fn dpif_dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.bridges.keys().map(|n| format!("netdev@{n}\n")).collect())
+    Ok(m.bridges.iter().map(|(n, b)| format!("{}@{n}\n", b.wanted.datapath_type)).collect())
 }
 
 fn dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.datapath.iter().map(|d| format!("netdev@{}\n", d.name())).collect())
+    Ok(m.datapath.iter().map(|d| format!("{}\n", d.full_name())).collect())
 }
 
 fn known(v: u64) -> String {
@@ -178,13 +175,16 @@ fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
     let Some(dp) = &m.datapath else { return Ok(String::new()) };
     let (hit, missed, lost) = lookups(dp);
     let mut out = format!(
-        "netdev@{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {}\n",
-        dp.name(),
+        "{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {}\n",
+        dp.full_name(),
         dp.flow_count()
     );
     for p in dp.ports() {
         let n = p.netdev.as_ref();
-        put!(out, "  port {}: {} ({}{})\n", p.no, n.name(), shown_type(n), args_text(n));
+        match n.dpif_type() {
+            "system" => put!(out, "  port {}: {}\n", p.no, n.name()),
+            kind => put!(out, "  port {}: {} ({kind}{})\n", p.no, n.name(), args_text(n)),
+        }
         if stats {
             port_statistics(&mut out, n);
         }

@@ -98,6 +98,16 @@ impl Datapath {
         &self.name
     }
 
+    /// Type and name, as in `netdev@ovs-netdev`.
+    pub fn full_name(&self) -> String {
+        format!("{}@{}", self.kind(), self.name)
+    }
+
+    /// The type: `netdev` of `ovs-netdev`.
+    pub fn kind(&self) -> &str {
+        self.name.strip_prefix("ovs-").unwrap_or(&self.name)
+    }
+
     /// Applies settings. PMD threads are started and stopped as the cores say.
     pub fn set_config(&self, config: DpConfig) -> Result<(), DpError> {
         self.control.lock().set_config(config)
@@ -117,6 +127,11 @@ impl Datapath {
     /// Removes a port: its queues are given back before this returns. Megaflows of packets received there go too.
     pub fn del_port(&self, no: DpPort) {
         self.control.lock().del_port(no);
+    }
+
+    /// Gives a port another number. Megaflows of packets received there go, as when it is removed.
+    pub fn renumber_port(&self, old: DpPort, new: DpPort) -> Result<(), DpError> {
+        self.control.lock().renumber_port(old, new)
     }
 
     /// Takes the port's queues back, lets the device apply what waits ([`Netdev::reconfigure`]), gives them out again.

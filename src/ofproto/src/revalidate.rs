@@ -409,12 +409,11 @@ impl Revalidator {
         self.thread_id.store(id, Ordering::Release);
         while !self.stop.load(Ordering::Acquire) {
             let seq = self.world.seq();
-            let start = Instant::now();
-            self.sweep(clock(), &mut || start.elapsed().as_millis() as u64);
-            let took = start.elapsed();
+            let (start, began_ms) = (Instant::now(), clock());
+            self.sweep(began_ms, &mut || start.elapsed().as_millis() as u64);
             let config = *self.config.lock();
-            let interval = Duration::from_millis(config.max_idle_ms.min(config.max_revalidator_ms));
-            self.rest(seq, interval.saturating_sub(took));
+            let interval = config.max_idle_ms.min(config.max_revalidator_ms);
+            self.rest(seq, began_ms.saturating_add(interval), clock);
             let rest = Duration::from_millis(MIN_INTERVAL_MS).saturating_sub(start.elapsed());
             if !rest.is_zero() {
                 std::thread::sleep(rest);
@@ -422,13 +421,12 @@ impl Revalidator {
         }
     }
 
-    /// Waits for a change or the end of `interval`. Meanwhile takes what the datapath announces, often while much
-    /// comes, so that the rings of busy threads do not overflow.
-    fn rest(&self, seq: u64, interval: Duration) {
-        let start = Instant::now();
+    /// Waits for a change or the time `until` on the clock, which may stand still. Meanwhile takes what the datapath
+    /// announces, often while much comes, so that the rings of busy threads do not overflow.
+    fn rest(&self, seq: u64, until: u64, clock: &dyn Fn() -> u64) {
         let mut busy = true;
         while self.world.seq() == seq && !self.stop.load(Ordering::Acquire) {
-            let left = interval.saturating_sub(start.elapsed());
+            let left = Duration::from_millis(until.saturating_sub(clock()));
             if left.is_zero() || self.purge.load(Ordering::Acquire) {
                 return;
             }

@@ -219,12 +219,20 @@ impl SlowPath {
 
     /// `upcall/show`.
     pub fn show(&self) -> String {
-        self.running.get().map(|r| format!("netdev@{}", r.revalidator.show())).unwrap_or_default()
+        self.running
+            .get()
+            .map(|r| format!("{}@{}", r.datapath.kind(), r.revalidator.show()))
+            .unwrap_or_default()
     }
 
     /// `upcall/set-flow-limit`.
     pub fn set_flow_limit(&self, limit: u32) {
         self.upcalls.set_flow_limit(limit as usize);
+    }
+
+    /// The clock was moved: whoever waits for a time looks again.
+    pub fn clock_moved(&self) {
+        self.world.wake();
     }
 
     /// `revalidator/purge`.
