@@ -275,7 +275,8 @@ impl Listener {
     }
 
     /// The port of a TCP listener.
-    pub fn port(&self) -> Option<u16> {
+    #[cfg(test)]
+    fn port(&self) -> Option<u16> {
         self.socket.local_addr().ok()?.as_socket().map(|a| a.port())
     }
 

@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// All commands of this crate.
-pub const COMMANDS: [Command<Manager>; 20] = [
+pub const COMMANDS: [Command<Manager>; 21] = [
     Command::new("dpctl/dump-dps", "", 0, 0, dump_dps),
     Command::new(
         "dpctl/dump-flows",
@@ -26,6 +26,13 @@ pub const COMMANDS: [Command<Manager>; 20] = [
         dpctl_dump_flows,
     ),
     Command::new("dpctl/show", "[-s] [dp...]", 0, MANY, dpctl_show),
+    Command::new(
+        "dpif-netdev/pmd-perf-show",
+        "[-nh] [-it iter-history-len] [-ms ms-history-len] [-pmd core] [dp]",
+        0,
+        8,
+        pmd_perf_show,
+    ),
     Command::new("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0, 5, pmd_rxq_show),
     Command::new("dpif-netdev/pmd-stats-clear", "[-pmd core] [dp]", 0, 3, pmd_stats_clear),
     Command::new("dpif-netdev/pmd-stats-show", "[-pmd core] [dp]", 0, 3, pmd_stats_show),
@@ -102,12 +109,7 @@ fn args_text(n: &dyn Netdev) -> String {
 fn interface_line(name: &str, i: &Interface, no: OfPort) -> String {
     match (&i.netdev, i.dp_port) {
         (Some(n), Some(dp)) => {
-            format!(
-                "    {name} {}/{dp}: ({}{})\n",
-                no.0,
-                Netdev::dpif_type(n.as_ref()),
-                args_text(n.as_ref())
-            )
+            format!("    {name} {}/{dp}: ({}{})\n", no.0, n.dpif_type(), args_text(n.as_ref()))
         }
         _ => format!("    {name} {}/none: (patch: peer={})\n", no.0, i.peer().unwrap_or_default()),
     }
@@ -345,6 +347,13 @@ fn pmd_stats_show(m: &mut Manager, args: &[&str]) -> Reply {
 
 fn pmd_stats_clear(m: &mut Manager, args: &[&str]) -> Reply {
     datapath::show::pmd_stats_clear(m.dp()?, args)
+}
+
+fn pmd_perf_show(m: &mut Manager, args: &[&str]) -> Reply {
+    let ms = infra::clock::wall_ms().rem_euclid(86_400_000);
+    let (s, ms) = (ms / 1_000, ms % 1_000);
+    let time = format!("{:02}:{:02}:{:02}.{ms:03}", s / 3_600, s / 60 % 60, s % 60);
+    datapath::show::pmd_perf(m.dp()?, args, &time)
 }
 
 fn pmd_rxq_show(m: &mut Manager, args: &[&str]) -> Reply {
