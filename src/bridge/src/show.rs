@@ -231,7 +231,7 @@ fn flow_line(f: &SharedFlow, style: &DumpStyle<'_>, now_ms: u64) -> String {
     let odp = Style { verbose: style.verbose, names: style.names.is_some().then_some(&resolve as _) };
     let mut out = String::new();
     if style.verbose {
-        put!(out, "{}{} ", f.ufid, if style.dpctl { "," } else { "" });
+        put!(out, "ufid:{}{} ", f.ufid, if style.dpctl { "," } else { "" });
     }
     format_key(&mut out, &f.key.flow(), Some(&f.mask.mask()), &odp);
     let s = f.stats();
