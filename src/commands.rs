@@ -38,6 +38,7 @@ pub fn table() -> Commands<Context> {
         Outcome::Now(Ok(memory::usage(&context.switch)))
     });
     commands.add_all(bridge::show::COMMANDS, |context: &mut Context| context.switch.manager());
+    commands.add_all(bridge::trace::COMMANDS, |context: &mut Context| context.switch.manager());
     commands
 }
 

@@ -10,6 +10,7 @@ pub mod schema;
 pub mod show;
 pub mod state;
 mod status;
+pub mod trace;
 pub mod wanted;
 
 pub use manager::{Deps, DeviceLibrary, Manager};

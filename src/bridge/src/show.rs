@@ -66,7 +66,7 @@ impl Manager {
         self.datapath.as_ref().is_some_and(|d| name.strip_prefix("netdev@").unwrap_or(name) == d.name())
     }
 
-    fn dp_port_names(&self) -> BTreeMap<DpPort, String> {
+    pub(crate) fn dp_port_names(&self) -> BTreeMap<DpPort, String> {
         let ports = self.datapath.iter().flat_map(|d| d.ports());
         ports.map(|p| (p.no, p.netdev.name().to_string())).collect()
     }

@@ -394,11 +394,12 @@ impl Revalidator {
         let keys = self.flow_count();
         format!(
             "{name}:\n  flows         : (current {keys}) (avg {}) (max {}) (limit {})\n  dump duration : {}ms\n  \
-             ufid enabled : true\n\n  {}: (keys {keys})\n",
+             ufid enabled : {}\n\n  {}: (keys {keys})\n",
             self.avg_flows.load(Ordering::Relaxed),
             self.max_flows.load(Ordering::Relaxed).max(keys),
             self.upcalls.flow_limit(),
             self.dump_ms.load(Ordering::Relaxed),
+            self.upcalls.ufid(),
             self.thread_id.load(Ordering::Relaxed),
         )
     }

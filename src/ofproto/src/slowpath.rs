@@ -227,6 +227,19 @@ impl SlowPath {
         self.upcalls.set_flow_limit(limit as usize);
     }
 
+    /// `upcall/disable-megaflows|enable-megaflows`. Flows made the other way are removed.
+    pub fn set_megaflows(&self, on: bool) {
+        if self.upcalls.megaflows() != on {
+            self.upcalls.set_megaflows(on);
+            self.purge();
+        }
+    }
+
+    /// `upcall/disable-ufid|enable-ufid`: what `upcall/show` tells. Flows are always found by identifier here.
+    pub fn set_ufid(&self, on: bool) {
+        self.upcalls.set_ufid(on);
+    }
+
     /// `revalidator/purge`.
     pub fn purge(&self) {
         if let Some(r) = self.running.get() {

@@ -27,13 +27,13 @@ impl Ctx<'_, '_> {
                 self.send_to_controller(why, max_len, 0, &[]);
             }
             OfPort::NONE => {}
-            _ if port == self.in_port() => self.note(format_args!("skipping output to input port")),
+            _ if port == self.in_port() => self.warn(format_args!("skipping output to input port")),
             _ => self.output(port, last),
         }
     }
 
     fn controller_reason(&self) -> u8 {
-        if self.rule.is_none() && self.input.actions.is_some() {
+        if self.rule.is_none() && self.input.packet_out {
             reason::PACKET_OUT
         } else if self.in_action_set {
             reason::ACTION_SET
@@ -44,17 +44,11 @@ impl Ctx<'_, '_> {
 
     /// `output(port=,max_len=)`.
     pub(super) fn output_trunc(&mut self, port: OfPort, max_len: u32, last: bool) {
-        let port = if port == OfPort::IN_PORT { self.in_port() } else { port };
-        match self.bridge.port(port) {
-            Some(p) if p.is_patch => {
-                self.note(format_args!("output_trunc does not support patch port {}", port.0));
-                return;
-            }
-            Some(_) => {}
-            None => {
-                self.note(format_args!("Nonexistent output port"));
-                return;
-            }
+        if port == self.in_port() {
+            return self.warn(format_args!("skipping output to input port"));
+        }
+        if self.bridge.port(port).is_none_or(|p| p.is_patch) {
+            return self.complain(format_args!("output_trunc does not support patch port {port}"));
         }
         let at = self.out.actions.len();
         self.out.actions.push(DpAction::Trunc { max_len });
@@ -113,7 +107,7 @@ impl Ctx<'_, '_> {
     /// Sends the packet out of `port` of this bridge, the input port included.
     pub(super) fn output(&mut self, port: OfPort, last: bool) {
         let Some(p) = self.bridge.port(port) else {
-            self.note(format_args!("Nonexistent output port"));
+            self.warn(format_args!("Nonexistent output port"));
             return;
         };
         if p.config.has(PortConfig::NO_FWD) {
@@ -166,6 +160,7 @@ impl Ctx<'_, '_> {
         if self.may_receive(port) {
             self.run_peer(last);
         }
+        self.trace_leave();
         self.depth -= 1;
         (self.bridge, self.tables) = here;
         self.flow = flow;
