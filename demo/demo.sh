@@ -90,7 +90,7 @@ if hugepages; then
 else
   if [ -n "$pages_before" ]; then echo "$pages_before" >$pages_file; pages_before=; fi
   say "memory: ordinary pages (--no-huge), since hugepages are not available: expect less speed"
-  memory="--no-huge -m 512"
+  memory="--no-huge --no-shconf -m 512"
 fi
 
 # ---- cores: housekeeping on the first we may use, the PMD on the last -------

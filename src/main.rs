@@ -11,11 +11,8 @@ mod mainloop;
 mod memory;
 mod ofservice;
 mod paths;
-// Listeners by name wait for the controllers.
-#[allow(dead_code)]
 mod stream;
 mod switch;
-#[allow(dead_code)]
 mod unixctl;
 
 use crate::mainloop::End;
@@ -93,7 +90,6 @@ fn serve(options: &cli::Options) -> Result<(), String> {
     let end = mainloop::run(&mut context, &mut server, &signals, &mut daemon, &mut poller);
     context.switch.exit(end == End::Exit(true));
     drop(context);
-    dpdk::cleanup();
     if let Some(mut server) = server {
         server.finish();
     }

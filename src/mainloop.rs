@@ -1,6 +1,6 @@
 //! The main loop: each part runs without blocking, each part says what it waits
-//! for, then one poll sleeps. Order of a turn: signals, memory, DPDK, switch
-//! (database, bridges, OpenFlow), control socket.
+//! for, then one poll sleeps. Order of a turn: signals, memory, switch
+//! (database, DPDK, bridges, OpenFlow), control socket.
 
 use crate::commands::Context;
 use crate::daemonize::Daemon;
@@ -21,8 +21,6 @@ static LONG_LIMIT: RateLimit = RateLimit::new(1, 5);
 const LONG_TURN_MS: i64 = 1_000;
 /// Milliseconds over which the loop's own CPU usage is taken.
 const CPU_INTERVAL_MS: i64 = 5_000;
-/// Milliseconds between two rounds of DPDK's housekeeping.
-const DPDK_INTERVAL_MS: i64 = 500;
 /// Per cent of CPU from which wake-ups are logged for everybody to see.
 const BUSY_PER_CENT: i64 = 50;
 
@@ -48,7 +46,6 @@ pub fn run(
 ) -> End {
     let mut memory = Memory::new(clock::now_ms());
     let mut watch = Watch::new();
-    let mut dpdk_due = 0;
     loop {
         watch.turn_begins();
         let now = clock::now_ms();
@@ -62,10 +59,6 @@ pub fn run(
         }
         memory.run(&context.switch, now);
         coverage::run(now);
-        if dpdk::is_initialized() && now >= dpdk_due {
-            dpdk::run();
-            dpdk_due = now + DPDK_INTERVAL_MS;
-        }
         context.switch.run(now);
         if context.switch.is_ready() {
             daemon.complete();
@@ -75,9 +68,6 @@ pub fn run(
         }
         if let Some(cleanup) = context.exit {
             return End::Exit(cleanup);
-        }
-        if dpdk::is_initialized() {
-            poller.timer_until(dpdk_due);
         }
         poller.fd_in(signals.fd());
         context.switch.wait(poller);

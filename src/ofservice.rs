@@ -18,9 +18,11 @@ static LIMIT: RateLimit = RateLimit::new(60, 10);
 
 /// No more is read from a client while so much waits to be written to it.
 const MAX_BACKLOG: usize = 1 << 20;
+/// Connections accepted in one turn of the main loop, for each bridge.
+const TURN_ACCEPTS: usize = 64;
 /// Bytes read from one client in one turn of the main loop.
 const TURN_BYTES: usize = 512 << 10;
-/// Connections beyond this many are refused, for each bridge.
+/// A connection beyond this many makes the one that has been silent longest go, for each bridge.
 const MAX_CLIENTS: usize = 512;
 
 /// Names a connection between this module and the service.
@@ -46,12 +48,25 @@ struct Connection {
     stream: Stream,
     /// Bytes may wait that this turn did not read.
     more: bool,
-    backlog: usize,
+    last_used: i64,
 }
 
 struct Endpoint {
     listener: Listener,
     connections: Vec<Connection>,
+}
+
+impl Endpoint {
+    /// Drops those that have been silent longest while there are too many.
+    fn evict(&mut self, bridge: &str, service: &mut impl Service, now: i64) {
+        while self.connections.len() > MAX_CLIENTS {
+            let oldest = self.connections.iter().enumerate().min_by_key(|(_, c)| c.last_used);
+            let Some((index, _)) = oldest else { return };
+            let connection = self.connections.remove(index);
+            vlog_rl!(LOG, LIMIT, Warn, "{bridge}.mgmt: too many connections, dropping the oldest");
+            service.closed(connection.id, now);
+        }
+    }
 }
 
 /// All management sockets and their connections.
@@ -103,7 +118,7 @@ impl OpenFlowSockets {
     /// Accepts connections and moves bytes.
     pub fn run(&mut self, service: &mut impl Service, now: i64) {
         for (bridge, endpoint) in &mut self.endpoints {
-            while endpoint.connections.len() < MAX_CLIENTS {
+            for _ in 0..TURN_ACCEPTS {
                 let stream = match endpoint.listener.accept() {
                     Ok(Some(stream)) => stream,
                     Ok(None) => break,
@@ -115,9 +130,10 @@ impl OpenFlowSockets {
                 let id = ConnectionId(self.next_id);
                 self.next_id += 1;
                 if service.opened(id, bridge, now) {
-                    endpoint.connections.push(Connection { id, stream, more: false, backlog: 0 });
+                    endpoint.connections.push(Connection { id, stream, more: false, last_used: now });
                 }
             }
+            endpoint.evict(bridge, service, now);
             let buffer = &mut self.buffer;
             endpoint.connections.retain_mut(|connection| {
                 let alive = connection.run(service, buffer, now);
@@ -133,9 +149,7 @@ impl OpenFlowSockets {
     /// produced output since [`OpenFlowSockets::run`].
     pub fn wait(&self, service: &mut impl Service, poller: &mut Poller) {
         for endpoint in self.endpoints.values() {
-            if endpoint.connections.len() < MAX_CLIENTS {
-                endpoint.listener.wait(poller);
-            }
+            endpoint.listener.wait(poller);
             for connection in &endpoint.connections {
                 let backlog = service.output(connection.id).len();
                 let reading = backlog < MAX_BACKLOG;
@@ -164,11 +178,11 @@ impl Connection {
                 debug!(LOG, "connection {}: send failed: {}", self.id.0, reason(&error));
                 return false;
             }
-            self.backlog = output.len();
+            let backlog = output.len();
             if !service.is_open(self.id) {
-                return self.backlog > 0;
+                return backlog > 0;
             }
-            if self.backlog >= MAX_BACKLOG {
+            if backlog >= MAX_BACKLOG {
                 return true;
             }
             if left == 0 {
@@ -177,6 +191,7 @@ impl Connection {
             }
             match self.stream.receive(buffer) {
                 Ok(Received::Bytes(n)) => {
+                    self.last_used = now;
                     left = left.saturating_sub(n);
                     service.input(self.id, &buffer[..n], now);
                 }
@@ -257,6 +272,21 @@ mod tests {
         drop(hog);
         sockets.run(&mut echo, 0);
         assert_eq!(sockets.connections(), 1);
+        // Clients that say nothing do not keep others out, and one that talks stays.
+        honest.write_all(b"c").unwrap();
+        sockets.run(&mut echo, 1);
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CLIENTS {
+            silent.push(UnixStream::connect(&path).unwrap());
+            sockets.run(&mut echo, 0);
+        }
+        assert_eq!(sockets.connections(), MAX_CLIENTS);
+        honest.read_exact(&mut answer[..64]).unwrap();
+        honest.write_all(b"d").unwrap();
+        sockets.run(&mut echo, 2);
+        honest.read_exact(&mut answer[..64]).unwrap();
+        assert_eq!(answer[63], b'd');
+        drop(silent);
         sockets.reconcile([], &mut echo, 0);
         assert!(echo.out.is_empty() && !path.exists());
         std::fs::remove_dir_all(&dir).unwrap();

@@ -60,7 +60,7 @@ impl Switch {
     pub fn run(&mut self, now: i64) {
         let ready = self.manager.is_ready();
         self.socket.run(self.manager.client(), now);
-        if now >= self.library_at {
+        if dpdk::is_initialized() && now >= self.library_at {
             self.library_at = now + LIBRARY_MS;
             dpdk::run();
         }
@@ -89,7 +89,9 @@ impl Switch {
     pub fn wait(&mut self, poller: &mut Poller) {
         self.socket.wait(self.manager.client(), poller);
         self.manager.wait(poller);
-        poller.timer_until(self.library_at);
+        if dpdk::is_initialized() {
+            poller.timer_until(self.library_at);
+        }
         let mut side = OpenFlowSide {
             manager: &mut self.manager,
             connections: &mut self.connections,

@@ -17,7 +17,15 @@ use std::fmt::Write as _;
 use std::sync::mpsc;
 
 /// The case files.
-const FILES: &[&str] = &[include_str!("diff/cases/match.txt")];
+const FILES: &[&str] = &[
+    include_str!("diff/cases/match.txt"),
+    include_str!("diff/cases/classifier.txt"),
+    include_str!("diff/cases/frames.txt"),
+    include_str!("diff/cases/actions.txt"),
+    include_str!("diff/cases/normal.txt"),
+    include_str!("diff/cases/ofctl.txt"),
+    include_str!("diff/cases/database.txt"),
+];
 
 fn cases() -> Vec<Case> {
     let all: Vec<Case> = FILES.iter().flat_map(|text| case::parse(text)).collect();
@@ -91,6 +99,7 @@ fn same_as_the_installed_daemon() {
             let receive = receive;
             let mut side = Side::start(own);
             let (mut failed, mut report) = (0, String::new());
+
             for case in &cases {
                 let theirs: Record = receive.recv().expect("the installed daemon's side failed");
                 let ours = side.run(case, Some(&theirs));
@@ -101,7 +110,8 @@ fn same_as_the_installed_daemon() {
                 }
                 if !different.is_empty() {
                     failed += 1;
-                    let _ = write!(report, "== {}\n{different}", case.name);
+                    println!("== {}\n{different}", case.name);
+                    let _ = writeln!(report, "  {}", case.name);
                 }
             }
             (failed, report)
@@ -109,7 +119,11 @@ fn same_as_the_installed_daemon() {
         ours.join().expect("our side failed")
     });
     println!("{} cases compared, {failed} differ", cases.len());
-    assert!(failed == 0, "{failed} of {} cases differ (-: installed, +: ours)\n{report}", cases.len());
+    assert!(
+        failed == 0,
+        "{failed} of {} cases differ (above; -: installed, +: ours):\n{report}",
+        cases.len()
+    );
     if std::env::var_os("DIFF_ONLY").is_none() {
         assert!(cases.len() >= 200, "only {} cases", cases.len());
     }

@@ -313,6 +313,8 @@ impl Harness {
         for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
             command.env(variable, &self.dir);
         }
+        // Where DPDK keeps its files.
+        command.env("RUNTIME_DIRECTORY", &self.dir);
         command.current_dir(&self.dir);
         command
     }

@@ -5,8 +5,13 @@
 
 mod control;
 mod diff;
+mod flow_life;
+mod forwarding;
 // The tests of each part use their share of it.
 #[allow(dead_code)]
 mod harness;
+#[allow(dead_code)]
+mod lab;
 mod lifecycle;
+mod replay;
 mod tidy;

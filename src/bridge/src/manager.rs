@@ -65,6 +65,10 @@ pub struct Manager {
     poll_at: i64,
     ready: bool,
     lock_complained: bool,
+    /// To look for devices; none when the process has no socket left.
+    links: Option<infra::linux::DeviceControl>,
+    /// Linux devices that were not there when we looked last.
+    missing: BTreeSet<String>,
 }
 
 impl Manager {
@@ -88,6 +92,8 @@ impl Manager {
             poll_at: 0,
             ready: false,
             lock_complained: false,
+            links: infra::linux::DeviceControl::open().ok(),
+            missing: BTreeSet::new(),
         }
     }
 
@@ -144,15 +150,15 @@ impl Manager {
 
     /// One turn of the main loop.
     pub fn run(&mut self, now_ms: i64) {
+        if now_ms >= self.poll_at {
+            self.poll_at = now_ms + POLL_MS;
+            self.poll_devices();
+        }
         self.follow_database(now_ms);
         for b in self.bridges.values_mut() {
             b.of.run(&mut self.shared);
         }
         self.packet_ins();
-        if now_ms >= self.poll_at {
-            self.poll_at = now_ms + POLL_MS;
-            self.poll_devices();
-        }
         if self.client.has_lock() {
             let ctx = crate::status::Context {
                 bridges: &self.bridges,
@@ -241,9 +247,14 @@ impl Manager {
         }
         for b in self.bridges.values_mut() {
             crate::ports::pick_identity(b);
+            crate::ports::follow_mtu(b);
         }
         crate::ports::check_patch_peers(&mut self.bridges);
         self.publish();
+        let Some(dp) = self.datapath.clone() else { return };
+        if self.bridges.values_mut().fold(false, |gone, b| crate::ports::start(b, &dp) || gone) {
+            self.publish();
+        }
     }
 
     fn publish(&self) {
@@ -369,7 +380,7 @@ impl Manager {
         }
         let id = BridgeId(self.new_id());
         let mut of = Ofproto::new(name, w.datapath_id.unwrap_or(0));
-        if !w.secure && !w.has_controller {
+        if w.is_standalone() {
             of.add_default_rule(infra::clock::now_ms().max(0) as u64);
         }
         let tables = Published::new(Tables::default());
@@ -397,6 +408,13 @@ impl Manager {
         let ids: Vec<u32> = w.ports.iter().map(|_| self.new_id()).collect();
         let Some(dp) = self.datapath.clone() else { return };
         let Some(b) = self.bridges.get_mut(name) else { return };
+        if (w.secure, w.has_controller) != (b.wanted.secure, b.wanted.has_controller) {
+            b.of.flush_rules();
+            if w.is_standalone() {
+                b.of.add_default_rule(infra::clock::now_ms().max(0) as u64);
+            }
+            b.of.settle(&mut self.shared);
+        }
         b.of.protocols = w.protocols;
         if let Some(d) = &w.dp_desc {
             b.of.identity.dp_desc = d.clone();
@@ -418,7 +436,13 @@ impl Manager {
         }
         for (p, id) in w.ports.iter().zip(ids) {
             match b.bundles.get_mut(&p.name) {
-                Some(old) => old.wanted = p.clone(),
+                Some(old) => {
+                    // What was learned belongs to VLANs that the port may not be in any more.
+                    if !old.wanted.same_vlans(p) {
+                        b.macs.flush_bundle(old.id);
+                    }
+                    old.wanted = p.clone();
+                }
                 None => {
                     b.bundles.insert(p.name.clone(), Bundle { id: BundleId(id), wanted: p.clone() });
                 }
@@ -446,6 +470,7 @@ impl Manager {
         let now = infra::clock::now_ms().max(0) as u64;
         for b in self.bridges.values_mut() {
             changed |= b.of.refresh_ports();
+            changed |= crate::ports::follow_mtu(b);
             if b.macs.expire(now) {
                 self.shared.world.bump();
             }
@@ -454,6 +479,24 @@ impl Manager {
             self.publish();
             self.status.refresh_soon();
         }
+        self.look_for_devices();
+    }
+
+    /// Has the configuration applied again when a device that was missing is there now.
+    fn look_for_devices(&mut self) {
+        let Some(links) = &self.links else { return };
+        let failed = self.bridges.values().flat_map(|b| b.interfaces.values());
+        let missing: BTreeSet<String> = failed
+            .filter(|i| {
+                i.ofport.is_none() && i.wanted.kind == "system" && links.index(&i.wanted.name).is_err()
+            })
+            .map(|i| i.wanted.name.clone())
+            .collect();
+        // One that is there and fails for another reason is tried once.
+        if self.missing.iter().any(|name| !missing.contains(name)) {
+            self.seen = 0;
+        }
+        self.missing = missing;
     }
 }
 

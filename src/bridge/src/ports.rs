@@ -13,6 +13,8 @@ use ofproto::PortConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+static LIMIT: infra::vlog::RateLimit = infra::vlog::RateLimit::new(5, 5);
+
 /// Opens devices of all types.
 pub struct Opener {
     factories: Vec<Arc<dyn Factory>>,
@@ -63,6 +65,7 @@ pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: &Datapath, opener:
         ofport: None,
         netdev: None,
         dp_port: None,
+        starting: false,
         patch_mac: random_mac(),
     };
     if let Err(text) = bring_up(b, &mut iface, dp, opener) {
@@ -79,21 +82,22 @@ fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opene
     let Some(no) = no else { return Err(format!("{}: no free OpenFlow port number is left", w.name)) };
     let kind = if iface.is_patch() {
         if w.config.options.get("peer").is_none_or(|p| p.is_empty() || *p == w.name) {
-            return Err(format!("{}: patch port needs options:peer, the name of another patch port", w.name));
+            return Err(format!("{}: patch type requires valid 'peer' argument", w.name));
         }
         PortKind::Patch { peer: iface.peer().unwrap_or_default().into() }
     } else {
         let netdev = opener.open(&w.name, &w.kind, &w.config).map_err(|e| error_text(&w.name, &e))?;
         configure(&netdev, &w);
-        if is_local || w.kind != "internal" {
-            // Ports of a switch are up; an internal port other than the local one is its host's to bring up.
-            if let Err(e) = if is_local { Ok(()) } else { netdev.set_admin_up(true) } {
+        // Linux devices are the host's to bring up; poll-mode devices are up unless somebody takes them down.
+        if netdev.is_pmd() {
+            if let Err(e) = netdev.set_admin_up(true) {
                 infra::vlog!(LOG, Warn, "{}: cannot be brought up: {e}", w.name);
             }
         }
-        let dp_port = dp.add_port(netdev.clone(), None).map_err(|e| dp_error_text(&w.name, &e))?;
+        let dp_port = dp.add_port_stopped(netdev.clone()).map_err(|e| dp_error_text(&w.name, &e))?;
         iface.netdev = Some(netdev.clone());
         iface.dp_port = Some(dp_port);
+        iface.starting = true;
         PortKind::Device { netdev, dp_port }
     };
     iface.ofport = Some(no);
@@ -176,6 +180,25 @@ pub(crate) fn remove(b: &mut Bridge, name: &str, dp: Option<&Datapath>) {
     }
 }
 
+/// Lets new ports receive, now that translation knows them. True when one could not, and went.
+pub(crate) fn start(b: &mut Bridge, dp: &Datapath) -> bool {
+    let mut gone = false;
+    for (name, i) in &mut b.interfaces {
+        if !std::mem::take(&mut i.starting) {
+            continue;
+        }
+        let Some(Err(e)) = i.dp_port.map(|no| dp.start_port(no)) else { continue };
+        let text = dp_error_text(name, &e);
+        infra::vlog!(LOG, Warn, "{text}");
+        if let Some(no) = i.ofport.take() {
+            b.of.remove_port(no);
+        }
+        (i.error, i.netdev, i.dp_port) = (Some(text), None, None);
+        gone = true;
+    }
+    gone
+}
+
 /// A random, locally administered unicast address.
 fn random_mac() -> [u8; 6] {
     use std::hash::{BuildHasher, Hasher};
@@ -205,16 +228,39 @@ pub(crate) fn pick_identity(b: &mut Bridge) {
         if let Err(e) = local.set_mac(mac) {
             infra::vlog!(LOG, Err, "bridge {local_name}: failed to set bridge Ethernet address: {e}");
         }
-        if let Some(no) = b.local().and_then(|l| l.ofport) {
-            let _ = no;
-            b.of.refresh_ports();
-        }
+        b.of.refresh_ports();
     }
     let id = b.wanted.datapath_id.unwrap_or_else(|| as_u64(wanted.unwrap_or_else(|| local.mac())));
     if b.of.datapath_id != id {
         b.of.datapath_id = id;
         infra::vlog!(LOG, Info, "bridge {local_name}: using datapath ID {id:016x}");
     }
+}
+
+/// Gives the bridge's tap devices the smallest MTU among its other devices, unless their rows ask for one of their own.
+/// True when one changed.
+pub(crate) fn follow_mtu(b: &Bridge) -> bool {
+    let devices = || b.interfaces.values().filter_map(|i| Some((i, i.netdev.as_ref()?)));
+    let is_tap = |n: &Arc<dyn Netdev>| n.dpif_type() == "tap";
+    // A device that went away has no MTU.
+    let least = devices().filter(|(_, n)| !is_tap(n)).map(|(_, n)| n.mtu()).filter(|m| *m != 0).min();
+    let mtu = least.unwrap_or(1500);
+    let mut changed = false;
+    for (i, n) in devices().filter(|(i, n)| is_tap(n) && i.wanted.config.mtu_request.is_none()) {
+        if n.mtu() != mtu {
+            match n.set_mtu(mtu) {
+                Ok(()) => changed = true,
+                Err(e) => infra::vlog_rl!(
+                    LOG,
+                    LIMIT,
+                    Err,
+                    "interface {}: setting MTU {mtu} failed ({e})",
+                    i.wanted.name
+                ),
+            }
+        }
+    }
+    changed
 }
 
 /// Puts the reason beside patch ports without a usable peer.

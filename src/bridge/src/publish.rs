@@ -47,8 +47,6 @@ fn port_view(
 fn bridge_view(bridges: &BTreeMap<String, Bridge>, bridge: &Bridge) -> BridgeView {
     let ports: Vec<PortView> =
         bridge.interfaces.iter().filter_map(|(n, i)| port_view(bridges, bridge, n, i)).collect();
-    let mut port_order: Vec<OfPort> = ports.iter().map(|p| p.ofport).collect();
-    port_order.sort();
     let bundle_view = |b: &crate::state::Bundle| BundleView {
         id: b.id,
         name: b.wanted.name.as_str().into(),
@@ -70,7 +68,7 @@ fn bridge_view(bridges: &BTreeMap<String, Bridge>, bridge: &Bridge) -> BridgeVie
         macs: bridge.macs.clone(),
         ports: ports.into_iter().map(|p| (p.ofport.0, Arc::new(p))).collect(),
         bundles: bundles.into_iter().map(|b| (b.id, Arc::new(b))).collect(),
-        port_order,
+        port_order: bridge.of.flood_order(),
         bundle_order: bundle_order.into_iter().map(|(_, id)| id).collect(),
         forward_bpdu: bridge.wanted.forward_bpdu,
         packet_in_on_miss: bridge.of.wants_misses(),

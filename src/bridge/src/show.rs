@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// All commands of this crate.
-pub const COMMANDS: [Command<Manager>; 20] = [
+pub const COMMANDS: [Command<Manager>; 21] = [
     Command::new("dpctl/dump-dps", "", 0, 0, dump_dps),
     Command::new(
         "dpctl/dump-flows",
@@ -26,6 +26,13 @@ pub const COMMANDS: [Command<Manager>; 20] = [
         dpctl_dump_flows,
     ),
     Command::new("dpctl/show", "[-s] [dp...]", 0, MANY, dpctl_show),
+    Command::new(
+        "dpif-netdev/pmd-perf-show",
+        "[-nh] [-it iter-history-len] [-ms ms-history-len] [-pmd core] [dp]",
+        0,
+        8,
+        pmd_perf_show,
+    ),
     Command::new("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0, 5, pmd_rxq_show),
     Command::new("dpif-netdev/pmd-stats-clear", "[-pmd core] [dp]", 0, 3, pmd_stats_clear),
     Command::new("dpif-netdev/pmd-stats-show", "[-pmd core] [dp]", 0, 3, pmd_stats_show),
@@ -99,18 +106,10 @@ fn args_text(n: &dyn Netdev) -> String {
     format!(": {}", list.join(", "))
 }
 
-/// The type that listings show: the device behind an internal port is a tap.
-fn shown_type(n: &dyn Netdev) -> &'static str {
-    match n.kind() {
-        "internal" => "tap",
-        k => k,
-    }
-}
-
 fn interface_line(name: &str, i: &Interface, no: OfPort) -> String {
     match (&i.netdev, i.dp_port) {
         (Some(n), Some(dp)) => {
-            format!("    {name} {}/{dp}: ({}{})\n", no.0, shown_type(n.as_ref()), args_text(n.as_ref()))
+            format!("    {name} {}/{dp}: ({}{})\n", no.0, n.dpif_type(), args_text(n.as_ref()))
         }
         _ => format!("    {name} {}/none: (patch: peer={})\n", no.0, i.peer().unwrap_or_default()),
     }
@@ -184,7 +183,10 @@ fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
     );
     for p in dp.ports() {
         let n = p.netdev.as_ref();
-        put!(out, "  port {}: {} ({}{})\n", p.no, n.name(), shown_type(n), args_text(n));
+        match n.dpif_type() {
+            "system" => put!(out, "  port {}: {}\n", p.no, n.name()),
+            kind => put!(out, "  port {}: {} ({kind}{})\n", p.no, n.name(), args_text(n)),
+        }
         if stats {
             port_statistics(&mut out, n);
         }
@@ -345,6 +347,13 @@ fn pmd_stats_show(m: &mut Manager, args: &[&str]) -> Reply {
 
 fn pmd_stats_clear(m: &mut Manager, args: &[&str]) -> Reply {
     datapath::show::pmd_stats_clear(m.dp()?, args)
+}
+
+fn pmd_perf_show(m: &mut Manager, args: &[&str]) -> Reply {
+    let ms = infra::clock::wall_ms().rem_euclid(86_400_000);
+    let (s, ms) = (ms / 1_000, ms % 1_000);
+    let time = format!("{:02}:{:02}:{:02}.{ms:03}", s / 3_600, s / 60 % 60, s % 60);
+    datapath::show::pmd_perf(m.dp()?, args, &time)
 }
 
 fn pmd_rxq_show(m: &mut Manager, args: &[&str]) -> Reply {

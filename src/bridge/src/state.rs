@@ -23,6 +23,8 @@ pub struct Interface {
     pub netdev: Option<Arc<dyn Netdev>>,
     /// Datapath number, but for patch ports.
     pub dp_port: Option<DpPort>,
+    /// The datapath has it, but does not receive from it yet.
+    pub starting: bool,
     /// Ethernet address of a patch port.
     pub patch_mac: [u8; 6],
 }

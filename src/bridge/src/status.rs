@@ -193,7 +193,8 @@ fn interface(txn: &mut Transaction, id: &RowId, i: &Interface, port: Option<&Por
     let known = link.speed_bps != 0;
     txn.set(id, "link_speed", known.then(|| i64::try_from(link.speed_bps).unwrap_or(i64::MAX)));
     txn.set(id, "duplex", known.then_some(if link.full_duplex { "full" } else { "half" }));
-    txn.set(id, "mtu", i64::from(n.mtu()));
+    // A device that went away has none.
+    txn.set(id, "mtu", Some(i64::from(n.mtu())).filter(|m| *m != 0));
     txn.set(id, "status", Datum::map(n.status()));
     if with_stats {
         txn.set(id, "statistics", Datum::map(statistics(&n.stats(), n.custom_stats())));

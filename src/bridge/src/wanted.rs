@@ -47,6 +47,13 @@ pub struct WantedPort {
     pub protected: bool,
 }
 
+impl WantedPort {
+    /// Whether both carry the same VLANs in the same way.
+    pub fn same_vlans(&self, other: &WantedPort) -> bool {
+        (self.vlan_mode, self.tag, &self.trunks) == (other.vlan_mode, other.tag, &other.trunks)
+    }
+}
+
 /// One Bridge row.
 #[derive(Clone, Debug)]
 pub struct WantedBridge {
@@ -80,6 +87,13 @@ pub struct WantedBridge {
     pub dp_sn: Option<String>,
     /// Ports.
     pub ports: Vec<WantedPort>,
+}
+
+impl WantedBridge {
+    /// Whether the bridge is a learning switch until somebody programs it.
+    pub fn is_standalone(&self) -> bool {
+        !self.secure && !self.has_controller
+    }
 }
 
 /// The whole configuration.

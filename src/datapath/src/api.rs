@@ -44,7 +44,8 @@ impl fmt::Display for PmdId {
 /// Translates packets for which no megaflow is installed. Called inline by the thread that owns the packet: it
 /// must not block on anything that waits for that thread (see [`crate::Datapath::flow_delete`]).
 pub trait Upcall: Send + Sync {
-    /// Decides about `req.packet`. `out` arrives empty (reset) and is reused between misses.
+    /// Decides about `req.packet`, and counts it: the megaflow's own counters begin with the next packet. `out`
+    /// arrives empty (reset) and is reused between misses.
     fn miss(&self, req: &Miss<'_>, out: &mut MissResult);
 }
 

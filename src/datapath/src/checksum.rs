@@ -2,13 +2,23 @@
 //!
 //! Neighbours: `rewrite`. Threads: pure functions.
 
+// Sums are taken over 16-bit words as they lie in memory: the order of bytes does not matter to a ones-complement sum
+// as long as it is the same everywhere (RFC 1071 section 2).
+
 /// The change that replacing `old` by `new` (equal, even lengths) makes to a sum of 16-bit words.
 #[inline(always)]
 pub(crate) fn delta(old: &[u8], new: &[u8]) -> u32 {
-    let half = |c: &[u8]| u32::from(u16::from_be_bytes([c[0], c[1]]));
+    let half = |c: &[u8]| u32::from(u16::from_ne_bytes([c[0], c[1]]));
     let added: u32 = new.chunks_exact(2).map(half).sum();
     let taken: u32 = old.chunks_exact(2).map(|c| 0xffff - half(c)).sum();
     added + taken
+}
+
+/// As `delta` for one 32-bit word.
+#[inline(always)]
+pub(crate) fn delta32(old: u32, new: u32) -> u32 {
+    let old = !old;
+    (new & 0xffff) + (new >> 16) + (old & 0xffff) + (old >> 16)
 }
 
 /// `csum` after a change of `delta`.
@@ -24,8 +34,8 @@ pub(crate) fn apply(csum: u16, delta: u32) -> u16 {
 #[inline(always)]
 pub(crate) fn patch(data: &mut [u8], at: usize, delta: u32) {
     if let Some(c) = data.get_mut(at..at + 2) {
-        let new = apply(u16::from_be_bytes([c[0], c[1]]), delta);
-        c.copy_from_slice(&new.to_be_bytes());
+        let new = apply(u16::from_ne_bytes([c[0], c[1]]), delta);
+        c.copy_from_slice(&new.to_ne_bytes());
     }
 }
 
@@ -33,11 +43,11 @@ pub(crate) fn patch(data: &mut [u8], at: usize, delta: u32) {
 #[inline(always)]
 pub(crate) fn patch_udp(data: &mut [u8], at: usize, delta: u32) {
     if let Some(c) = data.get_mut(at..at + 2) {
-        let old = u16::from_be_bytes([c[0], c[1]]);
+        let old = u16::from_ne_bytes([c[0], c[1]]);
         if old != 0 {
             let new = apply(old, delta);
             let new = if new == 0 { 0xffff } else { new };
-            c.copy_from_slice(&new.to_be_bytes());
+            c.copy_from_slice(&new.to_ne_bytes());
         }
     }
 }
@@ -81,7 +91,7 @@ mod tests {
         let old = [0x45u8, 0, 0, 54, 0x12, 0x34];
         let new = [0x45u8, 7, 0xff, 54, 0, 0];
         let sum = |b: &[u8]| {
-            let s: u32 = b.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c[1]]))).sum();
+            let s: u32 = b.chunks(2).map(|c| u32::from(u16::from_ne_bytes([c[0], c[1]]))).sum();
             !(((s & 0xffff) + (s >> 16)) as u16)
         };
         assert_eq!(apply(sum(&old), delta(&old, &new)), sum(&new));

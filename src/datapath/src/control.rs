@@ -15,13 +15,17 @@ use flow::DpPort;
 use infra::cpu::{CoreId, NumaId};
 use infra::poll::Poller;
 use infra::ring::{wakeable_with, Consumer, RingBuffer, WakeProducer};
+use infra::vlog::Module;
 use infra::Waker;
+use infra::{info, warn};
 use netdev::Netdev;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+
+static LOG: Module = Module::new("dpif_netdev");
 
 /// Highest port number plus one.
 const MAX_PORTS: u32 = 65_536;
@@ -55,6 +59,8 @@ struct RxqEntry {
 
 struct Port {
     netdev: Arc<dyn Netdev>,
+    /// Whether its receive queues are polled.
+    receives: bool,
     /// Drops of present queues, one cell a thread.
     drops: Vec<Arc<AtomicU64>>,
     /// Drops of queues given back.
@@ -137,6 +143,9 @@ impl Control {
             self.common.send(PmdId::NON_PMD, Cmd::AddRelay(ring));
         }
         self.send_config(id);
+        if let Some(core) = id.core() {
+            info!(LOG, "PMD thread on numa_id: {numa}, core id: {:>2} created.", core.0);
+        }
         Ok(())
     }
 
@@ -178,6 +187,9 @@ impl Control {
         self.common.workers.lock().retain(|w| w.id() != id);
         self.common.routes.write().retain(|r| r.pmd != id);
         self.retired = self.retired.plus(&t.shared.read());
+        if let Some(core) = id.core() {
+            info!(LOG, "PMD thread on numa_id: {}, core id: {:>2} destroyed.", t.numa, core.0);
+        }
     }
 
     /// Waits for the answer of thread `i`; `None` when it is gone.
@@ -219,12 +231,13 @@ impl Control {
         top.nodes().into_iter().filter_map(|n| top.cores_of(n).next()).collect()
     }
 
-    /// Starts and stops PMDs until they are those wanted. True when that took all queues back and gave them out anew.
-    fn adjust_threads(&mut self) -> Result<bool, DpError> {
+    /// Starts and stops PMDs until they are those wanted. When that took all queues back and gave them out anew, says
+    /// of which ports that failed.
+    fn adjust_threads(&mut self) -> Result<Option<Vec<(DpPort, DpError)>>, DpError> {
         let wanted = self.wanted_cores();
         let have: BTreeSet<CoreId> = self.threads.iter().filter_map(|t| t.id.core()).collect();
         if wanted == have {
-            return Ok(false);
+            return Ok(None);
         }
         let ports: Vec<u32> = self.ports.keys().copied().collect();
         for no in &ports {
@@ -237,13 +250,35 @@ impl Control {
             let numa = self.common.options.topology.numa_of(*core).unwrap_or_default();
             self.start_thread(PmdId(core.0), numa)?;
         }
-        let mut result = Ok(true);
-        for no in ports {
-            if let Err(e) = self.give_out(DpPort(no)) {
-                result = Err(e);
+        // Transmit queues first: what is then received finds all ports there.
+        let mut failed = Vec::new();
+        for receive in [false, true] {
+            for no in ports.iter().map(|no| DpPort(*no)) {
+                if failed.iter().any(|(f, _)| *f == no) {
+                    continue;
+                }
+                if let Err(e) = if receive { self.give_rx(no) } else { self.give_tx(no) } {
+                    self.take_back(no);
+                    failed.push((no, e));
+                }
             }
         }
-        result
+        Ok(Some(failed))
+    }
+
+    /// As `adjust_threads`; ports that are left without queues are named in the log, but for `but`, whose error is
+    /// returned. True when queues were given out.
+    fn adjust(&mut self, but: Option<DpPort>) -> Result<bool, DpError> {
+        let Some(failed) = self.adjust_threads()? else { return Ok(false) };
+        let mut own = Ok(true);
+        for (no, e) in failed {
+            if Some(no) == but {
+                own = Err(e);
+            } else if let Some(p) = self.ports.get(&no.0) {
+                warn!(LOG, "{}: port is left without queues: {e}", p.netdev.name());
+            }
+        }
+        own
     }
 
     pub(crate) fn set_config(&mut self, config: DpConfig) -> Result<(), DpError> {
@@ -251,7 +286,7 @@ impl Control {
         for t in &self.threads {
             self.send_config(t.id);
         }
-        self.adjust_threads().map(|_| ())
+        self.adjust(None).map(|_| ())
     }
 
     /// Ends all threads.
@@ -272,6 +307,7 @@ impl Control {
         &mut self,
         netdev: Arc<dyn Netdev>,
         wanted: Option<DpPort>,
+        receives: bool,
     ) -> Result<DpPort, DpError> {
         if self.ports.values().any(|p| p.netdev.name() == netdev.name()) {
             return Err(DpError::Duplicate(netdev.name().to_owned()));
@@ -285,8 +321,8 @@ impl Control {
                 DpPort(free.ok_or(DpError::TooManyPorts(MAX_PORTS))?)
             }
         };
-        self.ports.insert(no.0, Port { netdev, drops: Vec::new(), dropped: 0, rxqs: Vec::new() });
-        let done = match self.adjust_threads() {
+        self.ports.insert(no.0, Port { netdev, receives, drops: Vec::new(), dropped: 0, rxqs: Vec::new() });
+        let done = match self.adjust(Some(no)) {
             Ok(true) => Ok(()),
             Ok(false) => self.give_out(no),
             Err(e) => Err(e),
@@ -296,6 +332,18 @@ impl Control {
             return Err(e);
         }
         Ok(no)
+    }
+
+    pub(crate) fn start_port(&mut self, no: DpPort) -> Result<(), DpError> {
+        match self.ports.get_mut(&no.0) {
+            Some(p) if !p.receives => p.receives = true,
+            _ => return Ok(()),
+        }
+        let started = self.give_rx(no);
+        if started.is_err() {
+            self.del_port(no);
+        }
+        started
     }
 
     pub(crate) fn del_port(&mut self, no: DpPort) {
@@ -308,8 +356,9 @@ impl Control {
                 self.answer(i);
             }
         }
-        // The other ports' queues are given out again; one that fails then stays without.
-        let _ = self.adjust_threads();
+        if let Err(e) = self.adjust(None) {
+            warn!(LOG, "poll mode threads: {e}");
+        }
     }
 
     pub(crate) fn port_changed(&mut self, no: DpPort) -> Result<(), DpError> {
@@ -382,7 +431,8 @@ impl Control {
     }
 
     fn give_rx(&mut self, no: DpPort) -> Result<(), DpError> {
-        let Some(netdev) = self.ports.get(&no.0).map(|p| Arc::clone(&p.netdev)) else { return Ok(()) };
+        let port = self.ports.get(&no.0).filter(|p| p.receives);
+        let Some(netdev) = port.map(|p| Arc::clone(&p.netdev)) else { return Ok(()) };
         for q in 0..netdev.n_rxq() {
             let pmd = if netdev.is_pmd() { self.least_loaded(netdev.numa()) } else { PmdId::NON_PMD };
             let queue = netdev.rx_queue(q)?;

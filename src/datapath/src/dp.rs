@@ -111,7 +111,18 @@ impl Datapath {
     /// Adds a port: takes the device's queues and gives them to the threads. The lowest free number from 1 on is
     /// used unless one is wanted.
     pub fn add_port(&self, netdev: Arc<dyn Netdev>, wanted: Option<DpPort>) -> Result<DpPort, DpError> {
-        self.control.lock().add_port(netdev, wanted)
+        self.control.lock().add_port(netdev, wanted, true)
+    }
+
+    /// As [`Datapath::add_port`], but nothing is received before [`Datapath::start_port`]: time to tell translation
+    /// about the port.
+    pub fn add_port_stopped(&self, netdev: Arc<dyn Netdev>) -> Result<DpPort, DpError> {
+        self.control.lock().add_port(netdev, None, false)
+    }
+
+    /// Begins to receive from a port. It is removed when its receive queues cannot be had.
+    pub fn start_port(&self, no: DpPort) -> Result<(), DpError> {
+        self.control.lock().start_port(no)
     }
 
     /// Removes a port: its queues are given back before this returns. Megaflows of packets received there go too.

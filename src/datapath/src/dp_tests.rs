@@ -120,7 +120,11 @@ fn forwards_and_counts() {
     let (new, _) = r.events();
     assert_eq!(new.len(), 1);
     let s = new[0].stats();
-    assert_eq!((s.packets, s.bytes, s.used_ms), (40, 40 * 60, 5_000));
+    assert_eq!(
+        (s.packets, s.bytes, s.used_ms),
+        (39, 39 * 60, 5_000),
+        "the miss is counted by its translation"
+    );
     assert_eq!(new[0].seq.load(Ordering::Relaxed), 7);
     assert_eq!(new[0].mask.mask().0.in_port, u32::MAX);
     assert_eq!(r.dp.flow_count(), 1);
@@ -205,7 +209,7 @@ fn deletion_is_confirmed_and_final() {
     r.dp.step();
     let (again, gone) = r.events();
     assert_eq!((again.len(), gone.len()), (1, 1));
-    assert_eq!(gone[0].stats().packets, 1);
+    assert_eq!(gone[0].stats().packets, 0);
     assert_eq!(gone[0].ufid, again[0].ufid);
     assert_eq!(r.table.misses.load(Ordering::Relaxed), 2);
     assert_eq!(r.dp.flow_count(), 1);
@@ -286,7 +290,11 @@ fn cores_can_change_under_traffic() {
     assert_eq!(r.ports[1].take().len(), sent);
     let (new, gone) = r.events();
     let live: u64 = new.iter().map(|f| f.stats().packets).sum();
-    assert_eq!(live, sent as u64, "no packet of a flow is lost with its thread");
+    assert_eq!(
+        live + r.table.misses.load(Ordering::Relaxed) as u64,
+        sent as u64,
+        "no packet of a flow is lost with its thread"
+    );
     assert_eq!(new.len(), gone.len() + r.dp.flow_count());
     r.assert_accounted();
 }

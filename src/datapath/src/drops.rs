@@ -2,6 +2,8 @@
 //!
 //! Neighbours: every place that drops; `coverage/show` and tests read the names. Threads: plain data.
 
+use infra::coverage::Counter;
+
 macro_rules! drops {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// Why a packet was dropped.
@@ -15,6 +17,16 @@ macro_rules! drops {
             /// Number of reasons.
             pub const COUNT: usize = Drop::ALL.len();
 
+            /// The reason's event counter (`coverage/show`).
+            pub(crate) fn counter(self) -> &'static Counter {
+                match self {
+                    $(Drop::$variant => {
+                        static COUNTER: Counter = Counter::new($name);
+                        &COUNTER
+                    })*
+                }
+            }
+
             /// The counter's name.
             pub fn name(self) -> &'static str {
                 match self { $(Drop::$variant => $name,)* }
@@ -27,7 +39,7 @@ drops! {
     /// The megaflow's actions are empty.
     Action = "datapath_drop_action",
     /// An explicit drop action or the end of a list that sent the packet nowhere.
-    Explicit = "drop_action_explicit",
+    Explicit = "drop_action_of_pipeline",
     /// Translation of a miss failed.
     Upcall = "datapath_drop_upcall_error",
     /// The frame is shorter than an Ethernet header or its chain cannot be read.

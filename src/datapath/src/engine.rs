@@ -8,8 +8,9 @@
 use crate::api::{Miss, MissResult, PmdId, Upcall, UserspacePacket};
 use crate::classifier::{Classifier, FlowIdx, BURST, NO_FLOW};
 use crate::drops::Drop;
-use crate::emc::Emc;
+use crate::emc::{Emc, Worth};
 use crate::flows::{Fast, Flows};
+use crate::rewrite;
 use crate::shared::{Compact, NewFlow, SharedFlow};
 use crate::simple::{self, Simple};
 use crate::stats::PmdStats;
@@ -26,6 +27,9 @@ use std::sync::Arc;
 pub(crate) const MAX_DEPTH: usize = 7;
 /// Ports whose packets have a classifier of their own; packets of other (made-up) ports share one.
 const MAX_PORTS: u32 = 65_536;
+/// Megaflows a thread installs at most, whatever translation says; and events that may wait for room.
+const MAX_FLOWS: usize = 1 << 20;
+const MAX_LATE: usize = 1 << 16;
 /// Megaflows from which on their slots are fetched ahead.
 const MANY_FLOWS: usize = 256;
 /// Packets ahead whose data is fetched while one is parsed.
@@ -39,11 +43,13 @@ pub(crate) struct Meta {
     pub(crate) priority: u32,
     pub(crate) mark: u32,
     pub(crate) vlan_limit: u8,
+    /// The packets have a dp_hash each, in an array beside them.
+    pub(crate) hashed: bool,
 }
 
 impl Meta {
     pub(crate) fn received(in_port: u32, vlan_limit: u8) -> Meta {
-        Meta { in_port, recirc_id: RecircId(0), priority: 0, mark: 0, vlan_limit }
+        Meta { in_port, recirc_id: RecircId(0), priority: 0, mark: 0, vlan_limit, hashed: false }
     }
 
     pub(crate) fn from_flow(flow: &Flow, vlan_limit: u8) -> Meta {
@@ -53,6 +59,7 @@ impl Meta {
             priority: flow.skb_priority,
             mark: flow.pkt_mark,
             vlan_limit,
+            hashed: flow.dp_hash != 0,
         }
     }
 
@@ -79,7 +86,8 @@ impl Meta {
     }
 }
 
-/// Packets of a burst that have the same fate.
+/// Packets of a burst that have the same fate. Groups are used again and again: what stands in `hashes` counts only
+/// when the burst has hashes.
 struct Group {
     fate: Fate,
     packets: Batch,
@@ -103,8 +111,12 @@ pub(crate) struct Scratch {
     flags: [u16; BURST],
     hashes: [u64; BURST],
     flow: [FlowIdx; BURST],
+    /// Packets that were misses: whoever translated them has counted them.
+    missed: u32,
     once: Vec<(usize, Option<Arc<[DpAction]>>)>,
-    groups: Vec<Group>,
+    /// Groups in use come first.
+    groups: Box<[Group]>,
+    n_groups: usize,
 }
 
 impl Scratch {
@@ -115,10 +127,30 @@ impl Scratch {
             flags: [0; BURST],
             hashes: [0; BURST],
             flow: [NO_FLOW; BURST],
+            missed: 0,
             once: Vec::new(),
-            groups: Vec::with_capacity(BURST),
+            groups: (0..BURST).map(|_| Group::EMPTY).collect(),
+            n_groups: 0,
         })
     }
+}
+
+impl Scratch {
+    /// Starts a group with one packet. There are as many groups as a burst has packets.
+    #[inline(always)]
+    fn new_group(&mut self, fate: Fate, p: Packet, hash: u32) {
+        if let Some(g) = self.groups.get_mut(self.n_groups) {
+            self.n_groups += 1;
+            g.fate = fate;
+            g.hashes[0] = hash;
+            // The batch was emptied by the run of its actions.
+            let _ = g.packets.push(p);
+        }
+    }
+}
+
+impl Group {
+    const EMPTY: Group = Group { fate: Fate::Once(None), packets: Batch::new(), hashes: [0; BURST] };
 }
 
 /// The rings of a thread towards the rest.
@@ -162,6 +194,7 @@ pub(crate) struct Engine {
     pub(crate) flows: Flows,
     tables: Vec<Option<Box<Tables>>>,
     pub(crate) emc: Emc,
+    worth: Worth,
     pub(crate) tx: TxPorts,
     pub(crate) out: Outlets,
     pub(crate) stats: PmdStats,
@@ -182,6 +215,7 @@ impl Engine {
             flows: Flows::default(),
             tables: Vec::new(),
             emc: Emc::new(seed),
+            worth: Worth::default(),
             tx,
             out,
             stats: PmdStats::default(),
@@ -217,13 +251,11 @@ impl Engine {
         };
         self.resolve(batch, meta, hashes, &mut s);
         self.dispatch(batch, hashes, &mut s);
-        // The groups' actions run with the scratch set aside: recirculation takes the next one.
-        let mut groups = std::mem::take(&mut s.groups);
-        for g in &mut groups {
+        // Recirculation takes the next scratch.
+        let n = std::mem::take(&mut s.n_groups);
+        for g in &mut s.groups[..n] {
             self.run_group(g, meta, depth);
         }
-        groups.clear();
-        s.groups = groups;
         self.scratch.push(s);
     }
 
@@ -232,6 +264,7 @@ impl Engine {
         let packets = batch.as_slice();
         let n = packets.len();
         let slot = Engine::slot_of(meta.in_port);
+        s.missed = 0;
         let mut todo = if n == BURST { u32::MAX } else { (1u32 << n) - 1 };
         if meta.is_fresh() && hashes.is_none() {
             if let Some(Some(t)) = self.tables.get_mut(slot).filter(|_| slot != 0) {
@@ -243,54 +276,32 @@ impl Engine {
                 }
             }
         }
-        self.make_keys(packets, todo, meta, hashes, s);
-        let use_emc = self.emc.enabled();
+        make_keys(packets, todo, meta, hashes, s);
+        let use_emc = self.emc.enabled() && self.worth.ask();
+        let asked = todo;
         if use_emc {
-            let asked = todo;
+            for i in bits(todo) {
+                s.hashes[i] = self.emc.hash(&s.keys[i]);
+            }
             todo = self.emc.lookup(&s.keys, &s.hashes, todo, &self.flows, &mut s.flow);
             self.stats.emc_hits += u64::from((asked & !todo).count_ones());
-            if todo == 0 {
-                return;
-            }
         }
-        if let Some(Some(t)) = self.tables.get_mut(slot) {
-            let asked = todo;
-            todo = t.classifier.lookup(&s.keys, todo, &mut s.flow, &mut self.stats.subtable_lookups);
-            let mut found = asked & !todo;
-            self.stats.megaflow_hits += u64::from(found.count_ones());
-            while use_emc && found != 0 {
-                let i = found.trailing_zeros() as usize % BURST;
-                found &= found - 1;
+        let missed = todo;
+        let mut looked = 0;
+        if let Some(Some(t)) = self.tables.get_mut(slot).filter(|_| todo != 0) {
+            todo = t.classifier.lookup(&s.keys, todo, &mut s.flow, &mut looked);
+            self.stats.subtable_lookups += looked;
+            self.stats.megaflow_hits += u64::from((missed & !todo).count_ones());
+        }
+        if use_emc {
+            let found = missed & !todo;
+            for i in bits(found) {
                 self.emc.maybe_insert(&s.keys[i], s.hashes[i], s.flow[i], &self.flows);
             }
+            self.worth.judge(asked.count_ones(), (asked & !missed).count_ones(), found.count_ones(), looked);
         }
         if todo != 0 {
             self.resolve_misses(packets, todo, slot, s);
-        }
-    }
-
-    /// Parses the packets in `todo` and hashes their keys for the microflow cache.
-    #[inline]
-    fn make_keys(
-        &self,
-        packets: &[Packet],
-        todo: u32,
-        meta: &Meta,
-        hashes: Option<&[u32; BURST]>,
-        s: &mut Scratch,
-    ) {
-        let md = meta.packed(0);
-        let mut rest = todo;
-        while rest != 0 {
-            let i = rest.trailing_zeros() as usize % BURST;
-            rest &= rest - 1;
-            let Some(p) = packets.get(i) else { break };
-            match hashes {
-                None => extract::extract(p.data(), &md, &mut s.keys[i]),
-                Some(h) => extract::extract(p.data(), &meta.packed(h[i]), &mut s.keys[i]),
-            };
-            s.flags[i] = extract::tcp_flags(&s.keys[i]);
-            s.hashes[i] = self.emc.hash(&s.keys[i]);
         }
     }
 
@@ -316,22 +327,29 @@ impl Engine {
             let req = Miss { packet: &packets[i], flow: &flow, core: self.id, now_ms: self.now_ms };
             self.upcall.miss(&req, &mut answer);
             s.flow[i] = NO_FLOW;
+            s.missed |= 1 << i;
             if answer.failed {
                 self.stats.miss_failed += 1;
                 s.once.push((i, None));
-            } else if !answer.install {
+            } else if !answer.install || self.is_full() {
                 self.stats.miss_ok += 1;
                 s.once.push((i, Some(answer.actions.as_slice().into())));
             } else {
                 self.stats.miss_ok += 1;
                 s.flow[i] = self.install(&s.keys[i], slot, &mut answer);
                 if self.emc.enabled() {
-                    self.emc.maybe_insert(&s.keys[i], s.hashes[i], s.flow[i], &self.flows);
+                    let hash = self.emc.hash(&s.keys[i]);
+                    self.emc.maybe_insert(&s.keys[i], hash, s.flow[i], &self.flows);
                 }
                 installed = true;
             }
         }
         self.answer = Some(answer);
+    }
+
+    /// Whether memory or the reader of events sets a limit.
+    fn is_full(&self) -> bool {
+        self.flows.len() >= MAX_FLOWS || self.out.late.len() >= MAX_LATE
     }
 
     /// Installs the megaflow that `answer` describes.
@@ -429,17 +447,25 @@ impl Engine {
             }
         }
         self.burst = self.burst.wrapping_add(1);
-        for (i, p) in batch.drain().enumerate() {
+        for (i, mut p) in batch.drain().enumerate() {
             let idx = s.flow[i];
             let h = hashes.map_or(0, |h| h[i]);
             let Some(f) = self.flows.get_mut(idx) else {
                 let at = s.once.iter().position(|(at, _)| *at == i);
                 let fate = at.map_or(Fate::Once(None), |at| Fate::Once(s.once.swap_remove(at).1));
-                new_group(&mut s.groups, fate, p, h);
+                s.new_group(fate, p, h);
                 continue;
             };
             if let Some(port) = f.fast.port() {
                 self.tx.push(port, p, self.now_tsc, &mut self.stats);
+            } else if let (Fast::REWRITE, Some([first @ .., DpAction::Output(port)])) =
+                (f.fast, f.actions.as_deref())
+            {
+                if rewrite::apply(&mut p, first) {
+                    self.tx.push(*port, p, self.now_tsc, &mut self.stats);
+                } else {
+                    self.stats.drop_n(Drop::Push, 1);
+                }
             } else if f.fast == Fast::DROP {
                 self.stats.drop_n(Drop::Action, 1);
             } else if f.burst == self.burst {
@@ -449,8 +475,8 @@ impl Engine {
                 let _ = g.packets.push(p);
             } else {
                 f.burst = self.burst;
-                f.group = s.groups.len() as u32;
-                new_group(&mut s.groups, Fate::Flow(idx), p, h);
+                f.group = s.n_groups as u32;
+                s.new_group(Fate::Flow(idx), p, h);
             }
         }
     }
@@ -472,16 +498,20 @@ impl Engine {
                 bytes = 0;
                 flags = 0;
             }
-            packets += 1;
-            bytes += len as u64;
-            flags |= s.flags[i];
+            let counts = u64::from(!s.missed >> i & 1);
+            packets += counts;
+            bytes += len as u64 * counts;
+            flags |= s.flags[i] & (counts as u16).wrapping_neg();
         }
         self.credit_one(current, packets, bytes, flags);
-        (uniform.then_some(current).filter(|_| packets > 0), longest)
+        (uniform.then_some(current).filter(|_| !batch.is_empty()), longest)
     }
 
     #[inline(always)]
     fn credit_one(&self, idx: FlowIdx, packets: u64, bytes: u64, flags: u16) {
+        if packets == 0 {
+            return;
+        }
         if let Some(f) = self.flows.get(idx).and_then(|f| f.shared.as_deref()) {
             f.credit(packets, bytes, self.now_ms, flags);
         }
@@ -505,6 +535,7 @@ impl Engine {
             }
             Fate::Once(Some(actions)) => {
                 let actions = Arc::clone(actions);
+                g.fate = Fate::Once(None);
                 self.run(&mut g.packets, &actions, &mut Meta::clone(meta), &mut g.hashes, depth);
             }
             Fate::Once(None) => {
@@ -513,6 +544,30 @@ impl Engine {
             }
         }
     }
+}
+
+/// Parses the packets in `todo`.
+#[inline]
+fn make_keys(packets: &[Packet], todo: u32, meta: &Meta, hashes: Option<&[u32; BURST]>, s: &mut Scratch) {
+    let md = meta.packed(0);
+    for i in bits(todo) {
+        let Some(p) = packets.get(i) else { break };
+        match hashes {
+            None => extract::extract(p.data(), &md, &mut s.keys[i]),
+            Some(h) => extract::extract(p.data(), &meta.packed(h[i]), &mut s.keys[i]),
+        };
+        s.flags[i] = extract::tcp_flags(&s.keys[i]);
+    }
+}
+
+/// Positions of the set bits.
+#[inline(always)]
+fn bits(mut set: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let i = (set != 0).then(|| set.trailing_zeros() as usize % BURST)?;
+        set &= set - 1;
+        Some(i)
+    })
 }
 
 /// Finds what the raw bytes of plain frames tell; returns the packets found.
@@ -533,12 +588,4 @@ fn resolve_simple(simple: &mut Simple, packets: &[Packet], s: &mut Scratch) -> u
         }
     }
     simple.lookup(&s.raw, plain, &mut s.flow)
-}
-
-fn new_group(groups: &mut Vec<Group>, fate: Fate, p: Packet, hash: u32) {
-    let mut g = Group { fate, packets: Batch::new(), hashes: [0; BURST] };
-    g.hashes[0] = hash;
-    // An empty batch takes one.
-    let _ = g.packets.push(p);
-    groups.push(g);
 }

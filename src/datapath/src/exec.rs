@@ -69,7 +69,10 @@ impl Engine {
                         self.run_nested(&mut copies, inner, &mut m, &mut h, at);
                     }
                 }
-                DpAction::Hash { basis, .. } => self.hash(batch, meta, hashes, *basis),
+                DpAction::Hash { basis, .. } => {
+                    self.hash(batch, meta, hashes, *basis);
+                    meta.hashed = true;
+                }
                 DpAction::Trunc { max_len } => trunc = Some(*max_len as usize),
                 DpAction::Set(SetField::SkbPriority { value, mask }) => {
                     meta.priority = meta.priority & !mask | value & mask;
@@ -152,13 +155,19 @@ impl Engine {
         moved: bool,
     ) {
         for (i, p) in batch.as_slice().iter().enumerate() {
-            // The buffer of a device is not kept waiting for user space.
-            let mut packet = Packet::from_slice(p.data());
-            let flow = extract::extract_flow(p.data(), &meta.packed(hashes[i])).0;
+            self.stats.copies += u64::from(!moved);
+            // The buffer of a device is not kept waiting for user space, unless it is one of a chain.
+            let whole = p.len() == p.frame_len();
+            let copy = if whole { Some(Packet::from_slice(p.data())) } else { p.try_clone() };
+            let Some(mut packet) = copy else {
+                self.stats.drop_n(Drop::NoBuffer, 1);
+                continue;
+            };
+            let dp_hash = if meta.hashed { hashes[i] } else { 0 };
+            let flow = extract::extract_flow(p.data(), &meta.packed(dp_hash)).0;
             if let Some(n) = trunc {
                 packet.truncate(n);
             }
-            self.stats.copies += u64::from(!moved);
             let up = UserspacePacket { packet, flow, cookie: *cookie, pmd: self.id };
             match self.out.user.push(up) {
                 Ok(()) => self.stats.userspace += 1,
@@ -189,8 +198,7 @@ impl Engine {
         };
         self.stats.recirculated += from.len() as u64;
         let next = Meta { recirc_id: id, ..*meta };
-        let any = h[..from.len()].iter().any(|h| *h != 0);
-        self.process(from, &next, any.then_some(&h), depth + 1);
+        self.process(from, &next, meta.hashed.then_some(&h), depth + 1);
     }
 
     /// Computes the dp_hash of each packet over its 5-tuple.

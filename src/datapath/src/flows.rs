@@ -5,6 +5,7 @@
 
 use crate::classifier::{FlowIdx, Place};
 use crate::prefetch;
+use crate::rewrite::is_rewrite;
 use crate::shared::SharedFlow;
 use flow::{DpAction, DpPort};
 use std::sync::atomic::Ordering;
@@ -19,12 +20,15 @@ impl Fast {
     pub(crate) const DROP: Fast = Fast(u32::MAX);
     /// Actions that have to be interpreted.
     pub(crate) const GENERAL: Fast = Fast(u32::MAX - 1);
+    /// Rewrites, then one output.
+    pub(crate) const REWRITE: Fast = Fast(u32::MAX - 2);
 
     /// The glance at a list of actions.
     pub(crate) fn of(actions: &[DpAction]) -> Fast {
         match actions {
             [] => Fast::DROP,
-            [DpAction::Output(p)] if p.0 < Fast::GENERAL.0 => Fast(p.0),
+            [DpAction::Output(p)] if p.0 < Fast::REWRITE.0 => Fast(p.0),
+            [first @ .., DpAction::Output(_)] if first.iter().all(is_rewrite) => Fast::REWRITE,
             _ => Fast::GENERAL,
         }
     }
@@ -32,7 +36,7 @@ impl Fast {
     /// The port of a plain output.
     #[inline(always)]
     pub(crate) fn port(self) -> Option<DpPort> {
-        (self.0 < Fast::GENERAL.0).then_some(DpPort(self.0))
+        (self.0 < Fast::REWRITE.0).then_some(DpPort(self.0))
     }
 }
 
@@ -105,6 +109,7 @@ impl Flows {
     pub(crate) fn remove(&mut self, idx: FlowIdx) -> Option<Arc<SharedFlow>> {
         let s = self.slots.get_mut(idx as usize)?;
         let shared = s.shared.take()?;
+        s.actions = None;
         s.generation = s.generation.wrapping_add(1);
         self.free.push(idx);
         Some(shared)
@@ -202,6 +207,8 @@ pub(crate) mod tests {
     fn fast_forms() {
         assert_eq!(Fast::of(&[]), Fast::DROP);
         assert_eq!(Fast::of(&[DpAction::Output(DpPort(3))]).port(), Some(DpPort(3)));
-        assert_eq!(Fast::of(&[DpAction::PopVlan, DpAction::Output(DpPort(3))]), Fast::GENERAL);
+        assert_eq!(Fast::of(&[DpAction::PopVlan, DpAction::Output(DpPort(3))]), Fast::REWRITE);
+        assert_eq!(Fast::of(&[DpAction::Meter(1), DpAction::Output(DpPort(3))]), Fast::GENERAL);
+        assert_eq!(Fast::of(&[DpAction::PopVlan]), Fast::GENERAL);
     }
 }

@@ -3,7 +3,7 @@
 //! A rewrite that the packet has no header for does nothing: megaflows are made from packets that have them.
 //! Neighbours: `exec` runs these on groups of packets. Threads: pure functions on packets.
 
-use crate::checksum::{crc32c_sctp, delta, patch, patch_udp};
+use crate::checksum::{self, crc32c_sctp, delta, delta32, patch, patch_udp};
 use flow::action::{ArpSet, Ipv4Set, Ipv6Set, NdSet};
 use flow::{Be16, Be32, DpAction, SetField};
 use packet::Packet;
@@ -34,7 +34,7 @@ fn be16(d: &[u8], at: usize) -> u16 {
 
 impl Layout {
     /// Finds the headers. `None` for frames without an Ethernet header.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(d: &[u8]) -> Option<Layout> {
         if d.len() < 14 {
             return None;
@@ -56,7 +56,7 @@ impl Layout {
         Some(l)
     }
 
-    #[inline]
+    #[inline(always)]
     fn ipv4(&mut self, d: &[u8]) -> bool {
         let Some(h) = d.get(self.l3..).and_then(|r| r.first_chunk::<20>()) else { return false };
         let header = usize::from(h[0] & 15) * 4;
@@ -72,6 +72,7 @@ impl Layout {
         true
     }
 
+    #[inline(never)]
     fn ipv6(&mut self, d: &[u8]) -> bool {
         let Some(h) = d.get(self.l3..).and_then(|r| r.first_chunk::<40>()) else { return false };
         self.end = self.l3 + 40 + usize::from(u16::from_be_bytes([h[4], h[5]]));
@@ -180,11 +181,30 @@ fn blend(to: &mut [u8], key: &[u8], mask: &[u8]) {
 }
 
 #[inline(always)]
+fn join(a: &[u8; 6], b: &[u8; 6]) -> [u8; 12] {
+    let mut j = [0; 12];
+    j[..6].copy_from_slice(a);
+    j[6..].copy_from_slice(b);
+    j
+}
+
+#[inline(always)]
+fn halves(b: &[u8; 12]) -> (u64, u32) {
+    let a = u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]);
+    (a, u32::from_ne_bytes([b[8], b[9], b[10], b[11]]))
+}
+
+#[inline(always)]
 fn set(d: &mut [u8], l: &Layout, f: &SetField) {
     match f {
         SetField::Eth { src, dst, src_mask, dst_mask } => {
-            blend(&mut d[..6], dst, dst_mask);
-            blend(&mut d[6..12], src, src_mask);
+            if let Some(h) = d.first_chunk_mut::<12>() {
+                let (key, mask) = (join(dst, src), join(dst_mask, src_mask));
+                let (a, b) = halves(h);
+                let ((ka, kb), (ma, mb)) = (halves(&key), halves(&mask));
+                h[..8].copy_from_slice(&(a & !ma | ka & ma).to_ne_bytes());
+                h[8..].copy_from_slice(&(b & !mb | kb & mb).to_ne_bytes());
+            }
         }
         SetField::Ipv4 { key, mask } if l.etype == 0x0800 => set_ipv4(d, l, key, mask),
         SetField::Ipv6 { key, mask } if l.etype == 0x86dd => set_ipv6(d, l, key, mask),
@@ -241,16 +261,24 @@ fn patch_l4(d: &mut [u8], l: &Layout, change: u32) {
 #[inline(always)]
 fn set_ipv4(d: &mut [u8], l: &Layout, key: &Ipv4Set, mask: &Ipv4Set) {
     let Some(h) = d.get_mut(l.l3..).and_then(|r| r.first_chunk_mut::<20>()) else { return };
-    let old = *h;
-    blend(&mut h[12..16], &key.src.bytes(), &mask.src.bytes());
-    blend(&mut h[16..20], &key.dst.bytes(), &mask.dst.bytes());
-    blend(&mut h[1..2], &[key.tos], &[mask.tos]);
-    blend(&mut h[8..9], &[key.ttl], &[mask.ttl]);
-    let addresses = delta(&old[12..20], &h[12..20]);
-    let others = delta(&old[0..2], &h[0..2]) + delta(&old[8..10], &h[8..10]);
-    let new = crate::checksum::apply(u16::from_be_bytes([h[10], h[11]]), addresses + others);
-    h[10..12].copy_from_slice(&new.to_be_bytes());
-    if old[12..20] != h[12..20] {
+    // In registers until the end: a word that is read just after a part of it was written makes the processor wait.
+    let word = |at: usize| u32::from_ne_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
+    let blend = |old: u32, key: u32, mask: u32| old & !mask | key & mask;
+    let (first, ttl, src, dst) = (word(0), word(8), word(12), word(16));
+    let byte = |at: usize, v: u8| u32::from_ne_bytes(std::array::from_fn(|i| if i == at { v } else { 0 }));
+    let new_first = blend(first, byte(1, key.tos), byte(1, mask.tos));
+    let new_ttl = blend(ttl, byte(0, key.ttl), byte(0, mask.ttl)).to_ne_bytes();
+    let new_src = blend(src, key.src.raw(), mask.src.raw());
+    let new_dst = blend(dst, key.dst.raw(), mask.dst.raw());
+    let addresses = delta32(src, new_src) + delta32(dst, new_dst);
+    // The word of the TTL holds the checksum too: the same in both, it adds nothing.
+    let others = delta32(first, new_first) + delta32(ttl, u32::from_ne_bytes(new_ttl));
+    let csum = checksum::apply(u16::from_ne_bytes([h[10], h[11]]), addresses + others).to_ne_bytes();
+    h[0..4].copy_from_slice(&new_first.to_ne_bytes());
+    h[8..12].copy_from_slice(&[new_ttl[0], new_ttl[1], csum[0], csum[1]]);
+    h[12..16].copy_from_slice(&new_src.to_ne_bytes());
+    h[16..20].copy_from_slice(&new_dst.to_ne_bytes());
+    if (src ^ new_src) | (dst ^ new_dst) != 0 {
         patch_l4(d, l, addresses);
     }
 }
@@ -350,21 +378,27 @@ fn push_vlan(p: &mut Packet, tpid: Be16, tci: Be16) -> bool {
     if !p.push_front(4) {
         return false;
     }
-    let d = p.data_mut();
-    d.copy_within(4..16, 0);
-    d[12..14].copy_from_slice(&tpid.bytes());
-    d[14..16].copy_from_slice(&(tci.get() & !VLAN_CFI).to_be_bytes());
+    let Some(d) = p.data_mut().first_chunk_mut::<16>() else { return true };
+    let mut addresses = [0; 12];
+    addresses.copy_from_slice(&d[4..]);
+    let (a, b) = halves(&addresses);
+    let (tpid, tci) = (tpid.bytes(), (tci.get() & !VLAN_CFI).to_be_bytes());
+    d[..8].copy_from_slice(&a.to_ne_bytes());
+    d[8..12].copy_from_slice(&b.to_ne_bytes());
+    d[12..].copy_from_slice(&[tpid[0], tpid[1], tci[0], tci[1]]);
     true
 }
 
 /// Removes the outer tag; returns how far the headers moved.
 #[inline(always)]
 fn pop_vlan(p: &mut Packet) -> isize {
-    let d = p.data_mut();
-    if d.len() < 18 || !matches!(be16(d, 12), 0x8100 | 0x88a8) {
+    let Some(d) = p.data_mut().first_chunk_mut::<18>() else { return 0 };
+    if !matches!(be16(d, 12), 0x8100 | 0x88a8) {
         return 0;
     }
-    d.copy_within(0..12, 4);
+    let mut addresses = [0; 12];
+    addresses.copy_from_slice(&d[..12]);
+    d[4..16].copy_from_slice(&addresses);
     p.pop_front(4);
     -4
 }

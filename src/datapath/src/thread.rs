@@ -94,6 +94,8 @@ pub(crate) struct Worker {
     busy: u64,
     next_interval_ms: u64,
     next_optimize_ms: u64,
+    /// Drops as last published.
+    published: [u64; Drop::COUNT],
     ended: bool,
 }
 
@@ -131,6 +133,7 @@ impl Worker {
             busy: 0,
             next_interval_ms: now + INTERVAL_MS,
             next_optimize_ms: now + OPTIMIZE_MS,
+            published: [0; Drop::COUNT],
             ended: false,
         }
     }
@@ -232,9 +235,26 @@ impl Worker {
         }
         if total > 0 || commands > 0 || self.exact || s.iterations % QUIET_ROUNDS == 0 {
             self.shared.publish(s);
-            self.shared.publish_drops(s);
             self.shared.flows.store(self.engine.flows.len() as u64, Ordering::Relaxed);
+            self.publish_drops();
         }
+    }
+
+    /// Publishes the drops and counts the new ones as events.
+    #[inline(always)]
+    fn publish_drops(&mut self) {
+        let s = &self.engine.stats;
+        if s.drops == self.published {
+            return;
+        }
+        for &d in Drop::ALL {
+            let new = s.drops[d as usize] - self.published[d as usize];
+            if new > 0 {
+                d.counter().add(new);
+            }
+        }
+        self.shared.publish_drops(s);
+        self.published = s.drops;
     }
 
     /// Time and what hangs on it.
@@ -309,8 +329,8 @@ impl Worker {
                 e.out.retry();
                 e.tx.flush_all(&mut e.stats);
                 self.shared.publish(&self.engine.stats);
-                self.shared.publish_drops(&self.engine.stats);
                 self.shared.flows.store(0, Ordering::Relaxed);
+                self.publish_drops();
                 self.ended = true;
                 let late = std::mem::take(&mut self.engine.out.late);
                 self.reply(Reply::Ended(late));
@@ -381,6 +401,9 @@ pub(crate) fn enter(id: PmdId, name: &str, hook: Option<&ThreadHook>) {
         let _ = infra::cpu::pin(core);
     }
     infra::coverage::register_thread();
+    for d in Drop::ALL {
+        d.counter().register();
+    }
     if let Some(hook) = hook {
         hook(id);
     }

@@ -49,14 +49,33 @@ impl TxPort {
         self.dropped.store(self.dropped.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
     }
 
+    /// Whether the device takes a frame of `len` bytes by now: its MTU may have been raised since it was asked.
+    #[cold]
+    fn takes_by_now(&mut self, len: usize) -> bool {
+        self.max_frame = match &self.sink {
+            Sink::Own(q) => q.max_frame(),
+            Sink::Shared(q) => q.lock().max_frame(),
+            Sink::Relay => usize::MAX,
+        };
+        len <= self.max_frame
+    }
+
     fn flush(&mut self, relay: &mut Option<WakeProducer<Relayed>>, stats: &mut PmdStats) {
         let n = self.buf.len();
         if n == 0 {
             return;
         }
+        // The limit is asked for again: Linux ports can change their MTU behind our back.
         match &mut self.sink {
-            Sink::Own(q) => q.send(&mut self.buf),
-            Sink::Shared(q) => q.lock().send(&mut self.buf),
+            Sink::Own(q) => {
+                q.send(&mut self.buf);
+                self.max_frame = q.max_frame();
+            }
+            Sink::Shared(q) => {
+                let mut q = q.lock();
+                q.send(&mut self.buf);
+                self.max_frame = q.max_frame();
+            }
             Sink::Relay => return self.relay(relay, stats),
         }
         let left = self.buf.len();
@@ -129,7 +148,7 @@ impl TxPorts {
             stats.drop_n(Drop::NoPort, 1);
             return;
         };
-        if p.frame_len() > port.max_frame {
+        if p.frame_len() > port.max_frame && !port.takes_by_now(p.frame_len()) {
             return port.drop_n(Drop::TooLong, 1, stats);
         }
         if port.buf.is_empty() {
@@ -191,5 +210,41 @@ impl TxPorts {
             }
             !due
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Takes everything up to a length that may change.
+    struct Device(Arc<AtomicUsize>);
+
+    impl TxQueue for Device {
+        fn send(&mut self, batch: &mut Batch) {
+            batch.clear();
+        }
+        fn max_frame(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn a_raised_mtu_is_noticed() {
+        let max = Arc::new(AtomicUsize::new(100));
+        let (mut ports, mut stats) = (TxPorts::new(None), PmdStats::default());
+        let sink = Sink::Own(Box::new(Device(Arc::clone(&max))));
+        ports.insert(TxPort::new(DpPort(1), sink, 100, Arc::default()));
+        let mut send = |len: usize| {
+            ports.push(DpPort(1), Packet::from_slice(&vec![0; len]), 0, &mut stats);
+            ports.flush_all(&mut stats);
+            (stats.sent, stats.dropped(Drop::TooLong))
+        };
+        assert_eq!(send(100), (1, 0));
+        assert_eq!(send(101), (1, 1));
+        max.store(200, Ordering::Relaxed);
+        assert_eq!(send(101), (2, 1));
+        assert_eq!(send(201), (2, 2));
     }
 }

@@ -163,7 +163,7 @@ pub trait Netdev: Send + Sync {
     fn mac(&self) -> [u8; 6];
     /// Changes the Ethernet address.
     fn set_mac(&self, mac: [u8; 6]) -> Result<()>;
-    /// MTU in effect (payload of Ethernet, without header), bytes.
+    /// MTU in effect (payload of Ethernet, without header), bytes; 0 when the device has gone.
     fn mtu(&self) -> u16;
     /// Changes the MTU (queues may have to be retaken: see [`Netdev::reconfigure`]).
     fn set_mtu(&self, mtu: u16) -> Result<()>;

@@ -133,12 +133,11 @@ impl Device {
         self.control.set_mac(&self.name, mac).map_err(|e| self.error("failed to set Ethernet address of", e))
     }
 
-    /// Asks the kernel, and remembers for [`Device::max_frame`].
+    /// Asks the kernel, and remembers for [`Device::max_frame`]. 0 when the device has gone.
     pub(crate) fn mtu(&self) -> u16 {
-        if let Ok(mtu) = self.control.mtu(&self.name) {
-            self.mtu.store(mtu, Ordering::Relaxed);
-        }
-        u16::try_from(self.mtu.load(Ordering::Relaxed)).unwrap_or(u16::MAX)
+        let Ok(mtu) = self.control.mtu(&self.name) else { return 0 };
+        self.mtu.store(mtu, Ordering::Relaxed);
+        u16::try_from(mtu).unwrap_or(u16::MAX)
     }
 
     pub(crate) fn set_mtu(&self, mtu: u16) -> Result<()> {

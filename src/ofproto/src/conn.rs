@@ -6,23 +6,31 @@
 //! Neighbours: the daemon moves the bytes; `ofproto` is the bridge it speaks for; `stats` makes multipart replies.
 //! Threads: main only.
 
-use crate::flow_mod::Removed;
+use crate::flow_mod::{check_references, Removed};
 use crate::ofproto::{Host, Ofproto};
 use crate::stats;
-use flow::{Match, OfPort};
+use flow::extract::{extract_flow, PktMetadata};
+use flow::{Flow, Mask, Match, OfPort};
 use openflow::{
-    AsyncConfig, Decoder, Features, FlowRemoved, Frame, OfError, PacketIn, PacketInReason, PortConfig,
-    PortDesc, PortMod, PortReason, Reply, Request, Role, RoleMsg, Session, SwitchConfig, Version, VersionSet,
+    AsyncConfig, Decoder, Features, FlowRemoved, Frame, GroupModCommand, OfError, PacketIn, PacketInReason,
+    PacketOut, PortConfig, PortDesc, PortMod, PortReason, Reply, Request, Role, RoleMsg, Session,
+    SwitchConfig, Version, VersionSet,
 };
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 static LOG: infra::vlog::Module = infra::vlog::Module::new("connmgr");
+/// Peers decide how many of these there are.
+static ERROR_LIMIT: infra::vlog::RateLimit = infra::vlog::RateLimit::new(10, 10);
 
 /// Bytes that may wait for a peer before what it did not ask for is dropped.
 const MAX_ASYNC_BACKLOG: usize = 4 << 20;
 /// Bytes that may wait for a peer before its next requests are left unread.
 const MAX_REPLY_BACKLOG: usize = 1 << 20;
+
+/// Flow-mods are logged so long after the first of them, ms, but not more often than once an interval.
+const LOG_AFTER_MS: u64 = 10_000;
+const LOG_INTERVAL_MS: u64 = 60_000;
 
 /// Transaction id of our hello.
 const HELLO_XID: u32 = 1;
@@ -52,8 +60,6 @@ pub enum ConnKind {
 pub struct PacketInEvent<'a> {
     /// The whole packet.
     pub packet: &'a [u8],
-    /// Bytes that the action wants sent at most.
-    pub max_len: u16,
     /// Why.
     pub reason: PacketInReason,
     /// Table of the rule.
@@ -72,6 +78,8 @@ pub struct PacketInEvent<'a> {
 pub struct Conn {
     id: ConnId,
     kind: ConnKind,
+    /// Bridge and peer, as in the log: `br0<->unix#7`.
+    name: String,
     allowed: VersionSet,
     decoder: Decoder,
     out: VecDeque<u8>,
@@ -84,19 +92,25 @@ pub struct Conn {
     miss_send_len: u16,
     scratch: Vec<u8>,
     dropped_async: u64,
-    flow_mods_since_ms: Option<u64>,
+    /// When the first and the last of those came.
+    flow_mods_ms: Option<(u64, u64)>,
+    /// Flow-mods that no log line told of yet.
     flow_mods: crate::flow_mod::ModCounts,
+    next_log_ms: u64,
 }
 
 /// Answers go into `out`; an error is sent to the peer.
 type Handled = Result<(), OfError>;
 
 impl Conn {
-    pub(crate) fn new(id: ConnId, kind: ConnKind, allowed: VersionSet) -> Conn {
+    pub(crate) fn new(id: ConnId, bridge: &str, kind: ConnKind, allowed: VersionSet) -> Conn {
+        let (ConnKind::Service { name: peer } | ConnKind::Primary { name: peer }) = &kind;
+        let name = format!("{bridge}<->{peer}");
         let miss_send_len = if matches!(kind, ConnKind::Primary { .. }) { 128 } else { 0 };
         let mut c = Conn {
             id,
             kind,
+            name,
             allowed,
             decoder: Decoder::new(),
             out: VecDeque::new(),
@@ -109,8 +123,9 @@ impl Conn {
             miss_send_len,
             scratch: Vec::new(),
             dropped_async: 0,
-            flow_mods_since_ms: None,
+            flow_mods_ms: None,
             flow_mods: Default::default(),
+            next_log_ms: 0,
         };
         let newest = allowed.highest().unwrap_or(Version::V10);
         c.write(|out| openflow::encode(&Reply::Hello(allowed), &Session::new(newest), HELLO_XID, out));
@@ -120,12 +135,6 @@ impl Conn {
     /// Number of the connection.
     pub fn id(&self) -> ConnId {
         self.id
-    }
-
-    fn name(&self) -> &str {
-        match &self.kind {
-            ConnKind::Service { name } | ConnKind::Primary { name } => name,
-        }
     }
 
     /// Bytes to send; take away what was sent.
@@ -174,7 +183,7 @@ impl Conn {
                 Ok(None) => break,
                 Ok(Some(frame)) => self.frame(&frame, of, host),
                 Err(e) => {
-                    infra::vlog!(LOG, Warn, "{}<->{}: {e}", of.name(), self.name());
+                    infra::vlog_rl!(LOG, ERROR_LIMIT, Warn, "{}: {e}", self.name);
                     self.closing = true;
                 }
             }
@@ -183,11 +192,11 @@ impl Conn {
 
     fn frame(&mut self, frame: &Frame, of: &mut Ofproto, host: &mut dyn Host) {
         let Some(session) = self.session else {
-            self.hello(frame, of);
+            self.hello(frame);
             return;
         };
         if frame.header.version != session.version.wire() {
-            self.error(&session, frame, OfError::OFPBRC_BAD_VERSION, of);
+            self.error(&session, frame, OfError::OFPBRC_BAD_VERSION);
             return;
         }
         let handled = match openflow::decode(frame, &session) {
@@ -195,26 +204,26 @@ impl Conn {
             Err(e) => Err(e),
         };
         if let Err(e) = handled {
-            self.error(&session, frame, e, of);
+            self.error(&session, frame, e);
         }
     }
 
-    fn error(&mut self, session: &Session, frame: &Frame, e: OfError, of: &Ofproto) {
-        infra::vlog!(
+    fn error(&mut self, session: &Session, frame: &Frame, e: OfError) {
+        infra::vlog_rl!(
             LOG,
+            ERROR_LIMIT,
             Info,
-            "{}<->{}: sending {} error reply to {} message",
-            of.name(),
-            self.name(),
+            "{}: sending {} error reply to {} message",
+            self.name,
             e.name(),
             frame.header.name()
         );
         self.write(|out| openflow::encode_error(e, frame, session.version, out));
     }
 
-    fn hello(&mut self, frame: &Frame, of: &Ofproto) {
+    fn hello(&mut self, frame: &Frame) {
         if frame.header.kind != 0 {
-            infra::vlog!(LOG, Warn, "{}<->{}: first message is not a hello, closing", of.name(), self.name());
+            infra::vlog!(LOG, Warn, "{}: first message is not a hello, closing", self.name);
             self.closing = true;
             return;
         }
@@ -225,9 +234,8 @@ impl Conn {
                 infra::vlog!(
                     LOG,
                     Warn,
-                    "{}<->{}: version negotiation failed (we support version {}, peer supports version {})",
-                    of.name(),
-                    self.name(),
+                    "{}: version negotiation failed (we support version {}, peer supports version {})",
+                    self.name,
                     self.allowed,
                     peer
                 );
@@ -270,12 +278,12 @@ impl Conn {
         match request {
             Request::Hello(_) | Request::EchoReply => {}
             Request::Error { kind, code } => {
-                infra::vlog!(
+                infra::vlog_rl!(
                     LOG,
+                    ERROR_LIMIT,
                     Info,
-                    "{}<->{}: received error: type {kind}, code {code}",
-                    of.name(),
-                    self.name()
+                    "{}: received error: type {kind}, code {code}",
+                    self.name
                 );
             }
             Request::EchoRequest(data) => self.reply(xid, &Reply::EchoReply(&data)),
@@ -288,10 +296,8 @@ impl Conn {
                 of.flows.apply(&fm, version, host.now_ms())?;
                 self.count_flow_mod(of, host.now_ms());
             }
-            Request::PacketOut(out) => {
-                if out.buffer_id != openflow::NO_BUFFER {
-                    return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
-                }
+            Request::PacketOut(mut out) => {
+                self.check_packet_out(&mut out)?;
                 of.settle(host);
                 host.packet_out(of.name(), &out)?;
             }
@@ -311,6 +317,20 @@ impl Conn {
         Ok(())
     }
 
+    /// The actions must suit the packet.
+    fn check_packet_out(&self, out: &mut PacketOut) -> Handled {
+        if out.buffer_id != openflow::NO_BUFFER {
+            return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
+        }
+        let Some(session) = &self.session else { return Ok(()) };
+        let in_port = PktMetadata::new(out.in_port.0.into());
+        let mut whole = Flow::default();
+        whole.words_mut().fill(u64::MAX);
+        let m = Match { flow: extract_flow(&out.packet, &in_port).0, mask: Mask(whole) };
+        openflow::check_actions(&mut out.actions, &m, openflow::TABLE_ALL, session)?;
+        check_references(&out.actions)
+    }
+
     fn extension(&mut self, request: Request, xid: u32, of: &mut Ofproto, host: &mut dyn Host) -> Handled {
         let Some(session) = self.session.as_mut() else { return Ok(()) };
         match request {
@@ -324,8 +344,15 @@ impl Conn {
                 self.reply(xid, &Reply::GetAsync(&c));
             }
             Request::SetAsync(update) => update.apply(&mut self.async_config),
+            // There are no groups and meters: none can be deleted, which is no error, and none be made.
+            Request::GroupMod { command: GroupModCommand::Delete, .. }
+            | Request::MeterMod { command: 2, .. } => {}
+            Request::GroupMod { command: GroupModCommand::Add | GroupModCommand::AddOrMod, .. } => {
+                return Err(OfError::OFPGMFC_OUT_OF_GROUPS)
+            }
             Request::GroupMod { .. } => return Err(OfError::OFPGMFC_UNKNOWN_GROUP),
-            Request::MeterMod { .. } => return Err(OfError::OFPMMFC_INVALID_METER),
+            Request::MeterMod { command: 0, .. } => return Err(OfError::OFPMMFC_OUT_OF_METERS),
+            Request::MeterMod { .. } => return Err(OfError::OFPMMFC_UNKNOWN_METER),
             Request::TableMod(t) => {
                 if t.table_id != openflow::TABLE_ALL && t.table_id >= crate::flow_mod::USER_TABLES {
                     return Err(OfError::OFPTMFC_BAD_TABLE);
@@ -333,7 +360,9 @@ impl Conn {
                 return Err(OfError::OFPTMFC_BAD_CONFIG);
             }
             Request::QueueGetConfig { port, .. } => {
-                if port != OfPort::NONE && of.port(port).is_none() {
+                let all = port == OfPort::NONE && session.version >= Version::V11;
+                let may_be = port.0 < OfPort::MAX.0 || session.version >= Version::V14;
+                if !(all || may_be && of.port(port).is_some()) {
                     return Err(OfError::OFPQOFC_BAD_PORT);
                 }
                 self.reply(xid, &Reply::QueueGetConfig { port });
@@ -397,7 +426,7 @@ impl Conn {
         self.flow_mods.adds += c.adds;
         self.flow_mods.modifications += c.modifications;
         self.flow_mods.deletes += c.deletes;
-        self.flow_mods_since_ms.get_or_insert(now_ms);
+        self.flow_mods_ms.get_or_insert((now_ms, now_ms)).1 = now_ms;
     }
 
     /// Whether something that the peer did not ask for may be sent, and counts it when not.
@@ -451,16 +480,11 @@ impl Conn {
         {
             return;
         }
-        // A miss is cut to what set-config asked for, an action to what the action says.
-        let max = match p.reason {
-            PacketInReason::NoMatch | PacketInReason::ImplicitMiss => self.miss_send_len,
-            _ => p.max_len,
-        };
-        let cut = p.packet.len().min(usize::from(max));
+        // Always the whole packet, whatever length was asked for: there is no buffer to fetch the rest from.
         self.reply(
             0,
             &Reply::PacketIn(PacketIn {
-                packet: &p.packet[..cut],
+                packet: p.packet,
                 buffer_id: openflow::NO_BUFFER,
                 total_len: u16::try_from(p.packet.len()).unwrap_or(u16::MAX),
                 reason: p.reason,
@@ -473,34 +497,33 @@ impl Conn {
     }
 
     pub(crate) fn run(&mut self, now_ms: u64) {
-        let Some(since) = self.flow_mods_since_ms else { return };
-        if now_ms < since + 60_000 {
-            return;
+        let Some((first, _)) = self.flow_mods_ms else { return };
+        if now_ms >= self.next_log_ms.max(first + LOG_AFTER_MS) {
+            self.next_log_ms = now_ms + LOG_INTERVAL_MS;
+            self.log_flow_mods(now_ms);
         }
-        self.log_flow_mods(now_ms - since);
     }
 
-    /// One line a minute (and one at the end) about the flow-mods of a connection.
-    fn log_flow_mods(&mut self, ms: u64) {
+    /// One line about the flow-mods of the connection since the last such line.
+    fn log_flow_mods(&mut self, now_ms: u64) {
+        let Some((first, last)) = self.flow_mods_ms.take() else { return };
         let c = std::mem::take(&mut self.flow_mods);
-        self.flow_mods_since_ms = None;
         let kinds: Vec<String> =
             [(c.adds, "adds"), (c.deletes, "deletes"), (c.modifications, "modifications")]
                 .into_iter()
                 .filter(|(n, _)| *n > 0)
                 .map(|(n, what)| format!("{n} {what}"))
                 .collect();
-        if !kinds.is_empty() {
-            let all = c.adds + c.deletes + c.modifications;
-            infra::vlog!(
-                LOG,
-                Info,
-                "{}: {all} flow_mods in the last {} s ({})",
-                self.name(),
-                ms / 1000,
-                kinds.join(", ")
-            );
-        }
+        let all = c.adds + c.deletes + c.modifications;
+        let (took, ago) = (last.saturating_sub(first) / 1000, now_ms.saturating_sub(first) / 1000);
+        let when = if took >= ago {
+            format!("in the last {took} s")
+        } else if took > 0 {
+            format!("in the {took} s starting {ago} s ago")
+        } else {
+            format!("{ago} s ago")
+        };
+        infra::vlog!(LOG, Info, "{}: {all} flow_mods {when} ({})", self.name, kinds.join(", "));
     }
 }
 
@@ -536,6 +559,6 @@ fn port_mod(of: &mut Ofproto, pm: &PortMod, host: &mut dyn Host) -> Handled {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        self.log_flow_mods(0);
+        self.log_flow_mods(infra::clock::now_ms().max(0) as u64);
     }
 }

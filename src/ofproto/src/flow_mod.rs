@@ -13,6 +13,9 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+static LOG: infra::vlog::Module = infra::vlog::Module::new("ofproto");
+static LIMIT: infra::vlog::RateLimit = infra::vlog::RateLimit::new(60, 5);
+
 /// Tables that users may change: 0 to 253.
 pub const USER_TABLES: u8 = 254;
 
@@ -99,14 +102,14 @@ pub struct Removed {
     pub reason: FlowRemovedReason,
 }
 
-/// Counts of what flow-mods did, for the connection manager's log line.
+/// Counts of flow-mods that were carried out, for the connection manager's log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModCounts {
-    /// Rules added.
+    /// Additions.
     pub adds: u64,
-    /// Rules modified.
+    /// Modifications.
     pub modifications: u64,
-    /// Rules deleted.
+    /// Deletions.
     pub deletes: u64,
 }
 
@@ -169,27 +172,29 @@ impl FlowTable {
     /// The OpenFlow error to answer with; nothing is changed then.
     pub fn apply(&mut self, fm: &FlowMod, version: Version, now_ms: u64) -> Result<(), OfError> {
         check_table(fm)?;
-        if fm.buffer_id != NO_BUFFER
-            && matches!(
-                fm.command,
-                FlowModCommand::Add | FlowModCommand::Modify | FlowModCommand::ModifyStrict
-            )
-        {
+        let deletes = matches!(fm.command, FlowModCommand::Delete | FlowModCommand::DeleteStrict);
+        if !deletes {
+            check_references(&fm.actions)?;
+            check_hidden_fields(fm)?;
+        }
+        if fm.buffer_id != NO_BUFFER && !deletes {
             return Err(OfError::OFPBRC_BUFFER_UNKNOWN);
         }
         match fm.command {
-            FlowModCommand::Add => self.add(fm, now_ms),
-            FlowModCommand::Modify => self.modify(fm, false, version, now_ms),
-            FlowModCommand::ModifyStrict => self.modify(fm, true, version, now_ms),
-            FlowModCommand::Delete => {
-                self.delete(fm, false);
-                Ok(())
+            FlowModCommand::Add => {
+                self.add(fm, now_ms)?;
+                self.counts.adds += 1;
             }
-            FlowModCommand::DeleteStrict => {
-                self.delete(fm, true);
-                Ok(())
+            FlowModCommand::Modify | FlowModCommand::ModifyStrict => {
+                self.modify(fm, fm.command == FlowModCommand::ModifyStrict, version, now_ms)?;
+                self.counts.modifications += 1;
+            }
+            FlowModCommand::Delete | FlowModCommand::DeleteStrict => {
+                self.delete(fm, fm.command == FlowModCommand::DeleteStrict);
+                self.counts.deletes += 1;
             }
         }
+        Ok(())
     }
 
     fn criteria<'a>(&'a self, fm: &FlowMod, strict: bool) -> Criteria<'a> {
@@ -248,7 +253,6 @@ impl FlowTable {
             modified_ms: now_ms,
             stats,
         });
-        self.counts.adds += 1;
         Ok(())
     }
 
@@ -304,7 +308,6 @@ impl FlowTable {
                 modified_ms: now_ms,
                 stats,
             });
-            self.counts.modifications += 1;
         }
         Ok(())
     }
@@ -312,7 +315,6 @@ impl FlowTable {
     fn delete(&mut self, fm: &FlowMod, strict: bool) {
         for rule in self.criteria(fm, strict).collect() {
             self.remove(&rule, FlowRemovedReason::Delete);
-            self.counts.deletes += 1;
         }
     }
 
@@ -369,5 +371,72 @@ fn check_table(fm: &FlowMod) -> Result<(), OfError> {
     match fm.table_id {
         USER_TABLES => Err(OfError::OFPBRC_EPERM),
         _ => Ok(()),
+    }
+}
+
+/// The datapath's own fields are not for rules of users.
+fn check_hidden_fields(fm: &FlowMod) -> Result<(), OfError> {
+    let (f, m) = (&fm.match_.flow, &fm.match_.mask.0);
+    if m.dp_hash != 0 || f.recirc_id & m.recirc_id != 0 {
+        infra::vlog_rl!(LOG, LIMIT, Warn, "only internal flows can set non-default values to hidden fields");
+        return Err(OfError::OFPBRC_EPERM);
+    }
+    Ok(())
+}
+
+/// Actions may name groups and meters that exist only, and there are none.
+pub(crate) fn check_references(actions: &[Action]) -> Result<(), OfError> {
+    actions.iter().try_for_each(|a| match a {
+        Action::Group(_) => Err(OfError::OFPBAC_BAD_OUT_GROUP),
+        Action::Meter(_) | Action::Controller { meter_id: Some(_), .. } => {
+            Err(OfError::OFPMMFC_INVALID_METER)
+        }
+        Action::WriteActions(inner) => check_references(inner),
+        _ => Ok(()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flow::Match;
+
+    fn add(actions: Vec<Action>, match_: Match) -> FlowMod {
+        FlowMod {
+            command: FlowModCommand::Add,
+            table_id: 0,
+            match_,
+            priority: 0,
+            cookie: 0,
+            cookie_mask: 0,
+            new_cookie: 0,
+            modify_cookie: false,
+            idle_timeout: 0,
+            hard_timeout: 0,
+            flags: FlowFlags::default(),
+            buffer_id: NO_BUFFER,
+            out_port: flow::OfPort::NONE,
+            out_group: GROUP_ANY,
+            importance: 0,
+            actions: actions.into(),
+        }
+    }
+
+    #[test]
+    fn groups_and_meters_that_do_not_exist_are_refused() {
+        let mut t = FlowTable::default();
+        let mut apply = |actions, m| t.apply(&add(actions, m), Version::V13, 0);
+        let inner: Box<[Action]> = Box::new([Action::Group(5)]);
+        for a in [Action::Group(5), Action::WriteActions(inner)] {
+            assert_eq!(apply(vec![a], Match::any()), Err(OfError::OFPBAC_BAD_OUT_GROUP));
+        }
+        assert_eq!(apply(vec![Action::Meter(5)], Match::any()), Err(OfError::OFPMMFC_INVALID_METER));
+        let mut m = Match::any();
+        (m.flow.recirc_id, m.mask.0.recirc_id) = (5, u32::MAX);
+        assert_eq!(apply(vec![], m), Err(OfError::OFPBRC_EPERM));
+        m.flow.recirc_id = 0;
+        assert_eq!(apply(vec![], m), Ok(()));
+        m.mask.0.dp_hash = 1;
+        assert_eq!(apply(vec![], m), Err(OfError::OFPBRC_EPERM));
     }
 }

@@ -211,20 +211,13 @@ impl MacLearning {
 
     /// Removes entries older than the aging time. True when flows must be revalidated.
     pub fn expire(&self, now_ms: u64) -> bool {
-        {
-            let t = self.inner.read();
-            let head = t.all.map_or(NIL, |l| l.head);
-            if head == NIL || now_ms.saturating_sub(t.slab[head as usize].used_ms) < t.idle_ms {
-                return false;
-            }
+        if self.inner.read().first_expired(now_ms).is_none() {
+            return false;
         }
         let mut t = self.inner.write();
         let mut changed = false;
-        while let Some(head) = t.all.map(|l| l.head).filter(|&h| h != NIL) {
-            if now_ms.saturating_sub(t.slab[head as usize].used_ms) < t.idle_ms {
-                break;
-            }
-            t.remove(head);
+        while let Some(i) = t.first_expired(now_ms) {
+            t.remove(i);
             t.expired += 1;
             changed = true;
         }
@@ -262,23 +255,18 @@ impl MacLearning {
         self.inner.write().remove_where(|e| e.bundle == bundle)
     }
 
-    /// All entries: static ones, and learned ones from the longest unused.
+    /// All entries, from the longest unused; static ones count as used when they were added.
     pub fn list(&self, now_ms: u64) -> Vec<MacInfo> {
         let t = self.inner.read();
-        let info = |e: &Entry| MacInfo {
-            key: e.key,
-            bundle: e.bundle,
-            age_secs: (!e.is_static).then(|| now_ms.saturating_sub(e.used_ms) / 1000),
-        };
-        let mut out: Vec<MacInfo> = Vec::with_capacity(t.index.len());
-        let mut statics: Vec<&Entry> =
-            t.index.values().map(|&i| &t.slab[i as usize]).filter(|e| e.is_static).collect();
-        statics.sort_by_key(|e| (e.used_ms, e.key));
-        out.extend(statics.into_iter().map(info));
+        let mut out = Vec::with_capacity(t.index.len());
         let mut i = t.all.map_or(NIL, |l| l.head);
         while i != NIL {
             let e = &t.slab[i as usize];
-            out.push(info(e));
+            out.push(MacInfo {
+                key: e.key,
+                bundle: e.bundle,
+                age_secs: (!e.is_static).then(|| now_ms.saturating_sub(e.used_ms) / 1000),
+            });
             i = e.all.next;
         }
         out
@@ -371,22 +359,16 @@ impl Inner {
             }
         };
         self.index.insert(key, i);
-        if is_static {
-            self.statics += 1;
-        } else {
-            self.link(i);
-        }
+        self.statics += usize::from(is_static);
+        self.link(i);
         i
     }
 
     fn remove(&mut self, i: u32) {
         let e = self.slab[i as usize];
         self.index.remove(&e.key);
-        if e.is_static {
-            self.statics -= 1;
-        } else {
-            self.unlink(i);
-        }
+        self.statics -= usize::from(e.is_static);
+        self.unlink(i);
         self.free.push(i);
     }
 
@@ -394,6 +376,19 @@ impl Inner {
         let gone: Vec<u32> = self.index.values().copied().filter(|&i| f(&self.slab[i as usize])).collect();
         gone.iter().for_each(|&i| self.remove(i));
         !gone.is_empty()
+    }
+
+    /// The longest unused learned entry, if it is too old.
+    fn first_expired(&self, now_ms: u64) -> Option<u32> {
+        let mut i = self.all?.head;
+        while i != NIL {
+            let e = &self.slab[i as usize];
+            if !e.is_static {
+                return (now_ms.saturating_sub(e.used_ms) >= self.idle_ms).then_some(i);
+            }
+            i = e.all.next;
+        }
+        None
     }
 
     /// Removes the longest unused entry of the bundle that holds the most.
@@ -407,24 +402,30 @@ impl Inner {
         true
     }
 
-    /// Appends entry `i` to both lists.
+    /// Appends entry `i` to the list of all and, when it was learned, to that of its bundle.
     fn link(&mut self, i: u32) {
-        let bundle = self.slab[i as usize].bundle;
+        let Entry { bundle, is_static, .. } = self.slab[i as usize];
         let mut all = self.all.unwrap_or(EMPTY);
         push_back(&mut self.slab, &mut all, i, |e| &mut e.all);
         self.all = Some(all);
+        if is_static {
+            return;
+        }
         let own = self.bundles.entry(bundle).or_insert(EMPTY);
         self.by_count.remove(&(own.len, bundle));
         push_back(&mut self.slab, own, i, |e| &mut e.own);
         self.by_count.insert((own.len, bundle));
     }
 
-    /// Takes entry `i` out of both lists.
+    /// Takes entry `i` out of its lists.
     fn unlink(&mut self, i: u32) {
-        let bundle = self.slab[i as usize].bundle;
+        let Entry { bundle, is_static, .. } = self.slab[i as usize];
         let mut all = self.all.unwrap_or(EMPTY);
         take_out(&mut self.slab, &mut all, i, |e| &mut e.all);
         self.all = Some(all);
+        if is_static {
+            return;
+        }
         if let Some(own) = self.bundles.get_mut(&bundle) {
             self.by_count.remove(&(own.len, bundle));
             take_out(&mut self.slab, own, i, |e| &mut e.own);

@@ -66,6 +66,8 @@ pub struct Ofproto {
     /// Fragment handling and the rest of get-config.
     pub config: SwitchConfig,
     pub(crate) ports: BTreeMap<OfPort, Port>,
+    /// Port numbers in the order in which they were added.
+    created: Vec<OfPort>,
     pub(crate) flows: FlowTable,
     conns: BTreeMap<ConnId, Conn>,
     next_conn: u64,
@@ -82,6 +84,7 @@ impl Ofproto {
             protocols: VersionSet::DEFAULT,
             config: SwitchConfig { frag: 0, invalid_ttl_to_controller: false, miss_send_len: 0 },
             ports: BTreeMap::new(),
+            created: Vec::new(),
             flows: FlowTable::default(),
             conns: BTreeMap::new(),
             next_conn: 1,
@@ -97,6 +100,11 @@ impl Ofproto {
     /// Ports by number.
     pub fn ports(&self) -> impl Iterator<Item = &Port> {
         self.ports.values()
+    }
+
+    /// Port numbers in the order of FLOOD, ALL and port statistics.
+    pub fn flood_order(&self) -> Vec<OfPort> {
+        crate::snapshot::flood_order(&self.created)
     }
 
     /// Port `no`.
@@ -119,6 +127,7 @@ impl Ofproto {
     /// Adds a port and tells controllers.
     pub fn add_port(&mut self, port: Port) {
         let desc = port.desc();
+        self.created.push(port.no);
         self.ports.insert(port.no, port);
         self.conns.values_mut().for_each(|c| c.send_port_status(PortReason::Add, &desc));
     }
@@ -126,6 +135,7 @@ impl Ofproto {
     /// Removes a port and tells controllers.
     pub fn remove_port(&mut self, no: OfPort) -> Option<Port> {
         let port = self.ports.remove(&no)?;
+        self.created.retain(|p| *p != no);
         let desc = port.desc();
         self.conns.values_mut().for_each(|c| c.send_port_status(PortReason::Delete, &desc));
         Some(port)
@@ -178,7 +188,7 @@ impl Ofproto {
     pub fn connect(&mut self, kind: ConnKind) -> ConnId {
         let id = ConnId(self.next_conn);
         self.next_conn += 1;
-        self.conns.insert(id, Conn::new(id, kind, self.protocols));
+        self.conns.insert(id, Conn::new(id, &self.name, kind, self.protocols));
         id
     }
 

@@ -19,8 +19,6 @@ pub struct PacketIn {
     pub bridge: BridgeId,
     /// The whole packet.
     pub packet: Packet,
-    /// Most bytes of it to send (65535: all).
-    pub max_len: u16,
     /// OpenFlow input port.
     pub in_port: OfPort,
     /// Table of the rule.
@@ -49,14 +47,13 @@ pub enum FromDatapath {
 pub fn handle(world: &World, dp: &Datapath, up: UserspacePacket, now_ms: u64) -> FromDatapath {
     match up.cookie {
         UserspaceCookie::Controller { dont_send: true, .. } => FromDatapath::Done,
-        UserspaceCookie::Controller { reason, recirc_id, rule_cookie, controller_id, max_len, .. } => {
+        UserspaceCookie::Controller { reason, recirc_id, rule_cookie, controller_id, .. } => {
             let Some(node) = world.recirc().get(recirc_id) else { return FromDatapath::Done };
             let state = &node.state;
             FromDatapath::PacketIn(Box::new(PacketIn {
                 bridge: state.bridge,
                 metadata: metadata(&up.flow, state),
                 packet: up.packet,
-                max_len,
                 in_port: state.in_port,
                 table_id: state.table_id,
                 cookie: rule_cookie,

@@ -55,7 +55,6 @@ impl BridgePacketIn {
     pub fn as_event(&self) -> PacketInEvent<'_> {
         PacketInEvent {
             packet: self.inner.packet.data(),
-            max_len: self.inner.max_len,
             reason: self.inner.reason,
             table_id: self.inner.table_id,
             cookie: self.inner.cookie,

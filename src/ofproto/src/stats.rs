@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Rules a table can hold, as told to controllers.
 const MAX_ENTRIES: u32 = 1_000_000;
+/// All meters (`OFPM_ALL`, OpenFlow 1.3 §7.3.4.4).
+const METER_ALL: u32 = u32::MAX;
 
 /// Answers `request`.
 ///
@@ -46,22 +48,31 @@ pub(crate) fn multipart(
         Request::PortStats(no) => {
             host.refresh_stats();
             let now = host.now_ms();
-            let all: Vec<PortStats> = select(of, no)?.map(|p| p.stats(now)).collect();
+            let mut ports: Vec<_> = select(of, no)?.collect();
+            let order = of.flood_order();
+            ports.sort_by_cached_key(|p| order.iter().position(|o| *o == p.no));
+            let all: Vec<PortStats> = ports.into_iter().map(|p| p.stats(now)).collect();
             conn.reply(xid, &Reply::PortStats(&all));
         }
         Request::PortDesc(no) => {
             let all: Vec<PortDesc> = select(of, no)?.map(|p| p.desc()).collect();
             conn.reply(xid, &Reply::PortDesc(&all));
         }
-        Request::QueueStats { port, .. } => {
+        Request::QueueStats { port, queue } => {
             if !matches!(port, OfPort::NONE | OfPort::ALL) && of.port(port).is_none() {
                 return Err(OfError::OFPQOFC_BAD_PORT);
+            }
+            if queue != openflow::QUEUE_ALL {
+                return Err(OfError::OFPQOFC_BAD_QUEUE);
             }
             conn.reply(xid, &Reply::QueueStats);
         }
         Request::GroupStats(_) => conn.reply(xid, &Reply::GroupStats),
         Request::GroupDesc(_) => conn.reply(xid, &Reply::GroupDesc),
         Request::GroupFeatures => conn.reply(xid, &Reply::GroupFeatures),
+        Request::MeterStats(id) | Request::MeterConfig(id) if id != METER_ALL => {
+            return Err(OfError::OFPMMFC_UNKNOWN_METER);
+        }
         Request::MeterStats(_) => conn.reply(xid, &Reply::MeterStats),
         Request::MeterConfig(_) => conn.reply(xid, &Reply::MeterConfig),
         Request::MeterFeatures => conn.reply(xid, &Reply::MeterFeatures(openflow::MeterFeatures::default())),
@@ -82,13 +93,17 @@ fn desc(of: &Ofproto) -> Desc {
     }
 }
 
-/// The ports that a request names. `NONE` and `ALL` are all of them.
+/// Whether a request for `asked` is about `port`. `NONE` and `ALL` are all ports.
+fn is_selected(asked: OfPort, port: OfPort) -> bool {
+    matches!(asked, OfPort::NONE | OfPort::ALL) || asked == port
+}
+
+/// The ports that a request names, by number.
 fn select(of: &Ofproto, no: OfPort) -> Result<impl Iterator<Item = &crate::port::Port>, OfError> {
-    let all = matches!(no, OfPort::NONE | OfPort::ALL);
-    if !all && of.port(no).is_none() {
+    if !matches!(no, OfPort::NONE | OfPort::ALL) && of.port(no).is_none() {
         return Err(OfError::OFPBRC_BAD_PORT);
     }
-    Ok(of.ports().filter(move |p| all || p.no == no))
+    Ok(of.ports().filter(move |p| is_selected(no, p.no)))
 }
 
 fn matching_rules(r: &FlowStatsRequest, of: &Ofproto) -> Result<Vec<Arc<Rule>>, OfError> {

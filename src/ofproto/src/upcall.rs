@@ -7,6 +7,7 @@
 use crate::snapshot::World;
 use crate::xlate::{xlate, CreditStats, XlateCache, XlateIn, XlateOut};
 use datapath::{Miss, MissResult, Upcall};
+use flow::key::VLAN_CFI;
 use flow::{Be16, Be32, DpAction, DpPort, Flow, Mask, UserspaceCookie};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -107,6 +108,8 @@ impl Upcall for Upcalls {
             let known = translate_flow(&self.world, req.flow, req.now_ms, Purpose::Packet, x);
             if !known {
                 self.stats.unknown_port.fetch_add(1, Ordering::Relaxed);
+                out.failed = true;
+                return;
             }
             out.mask = if self.megaflows() { x.mask } else { exact(req.flow) };
             out.actions.append(&mut x.actions);
@@ -156,7 +159,7 @@ pub fn translate_flow(
         if matches!(dp_flow.dl_type.get(), 0x0800 | 0x86dd) {
             m.nw_frag = flow::key::FRAG_MASK;
         }
-        complete_mask(&mut out.mask);
+        complete_mask(dp_flow, &mut out.mask);
         return false;
     };
     let mut flow = *dp_flow;
@@ -174,7 +177,7 @@ pub fn translate_flow(
         actions: None,
     };
     xlate(&input, out, None);
-    complete_mask(&mut out.mask);
+    complete_mask(dp_flow, &mut out.mask);
     if out.slow != 0 && purpose != Purpose::SlowPacket {
         out.actions.clear();
         let cookie = UserspaceCookie::SlowPath { reason: out.slow };
@@ -183,11 +186,14 @@ pub fn translate_flow(
     true
 }
 
-/// Megaflows always match whether there is a VLAN header, and which.
-fn complete_mask(mask: &mut Mask) {
-    let tci = &mut mask.0.vlans[0].tci;
-    if tci.is_zero() {
-        *tci = Be16::new(0x1fff);
+/// Megaflows always match whether there is a VLAN header, and which, and whether there is one inside it.
+fn complete_mask(flow: &Flow, mask: &mut Mask) {
+    let [outer, inner] = &mut mask.0.vlans;
+    if outer.tci.is_zero() {
+        outer.tci = Be16::new(VLAN_CFI | 0x0fff);
+    }
+    if !flow.vlans[0].tci.is_zero() {
+        inner.tci |= Be16::new(VLAN_CFI);
     }
 }
 
@@ -207,7 +213,7 @@ fn exact(flow: &Flow) -> Mask {
     (f.nw_proto, f.nw_tos, f.nw_ttl) = (0xff, 0xff, 0xff);
     (f.tp_src, f.tp_dst) = (Be16::MAX, Be16::MAX);
     (f.nw_src, f.nw_dst) = (Be32::MAX, Be32::MAX);
-    complete_mask(&mut m);
+    complete_mask(flow, &mut m);
     m
 }
 

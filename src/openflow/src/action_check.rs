@@ -240,9 +240,10 @@ impl Checker<'_> {
                 self.need(ok);
                 self.set_vlan(true);
             }
-            Action::StripVlan => {
+            Action::StripVlan | Action::PopVlan => {
                 self.need(self.has_vlan());
-                self.set_vlan(false);
+                let inner = std::mem::take(&mut self.m.flow.vlans[1]);
+                self.set_vlan(inner.tci.get() & CFI != 0);
             }
             Action::PushVlan(_) => {
                 if self.m.flow.vlans[flow::key::MAX_VLANS - 1].tci.get() & CFI != 0 {

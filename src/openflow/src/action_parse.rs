@@ -132,7 +132,8 @@ fn header(name: &str, value: &str) -> Result<Option<Action>, E> {
             }
             _ => return Err(arg(value, "not a valid VLAN PCP")),
         },
-        "strip_vlan" | "pop_vlan" => Action::StripVlan,
+        "strip_vlan" => Action::StripVlan,
+        "pop_vlan" => Action::PopVlan,
         "push_vlan" => match small(value, "ethertype", 0xffff)? {
             t @ (0x8100 | 0x88a8) => Action::PushVlan(t as u16),
             _ => return Err(arg(value, "not a valid VLAN ethertype")),
@@ -421,7 +422,7 @@ mod tests {
             "push:NXM_NX_REG0[],pop:NXM_NX_REG1[0..3],resubmit(,1),resubmit(2,3),resubmit:4",
             "controller(reason=invalid_ttl,max_len=64,id=7,userdata=01.02,pause),CONTROLLER:100",
             "multipath(eth_src,50,modulo_n,4,0,NXM_NX_REG0[]),dec_ttl(1,2),dec_ttl,note:00.01,exit",
-            "push_vlan:0x8100,push_mpls:0x8847,pop_mpls:0x0800,set_mpls_label(5),dec_mpls_ttl,strip_vlan",
+            "push_vlan:0x8100,push_mpls:0x8847,pop_mpls:0x0800,set_mpls_label(5),dec_mpls_ttl,strip_vlan,pop_vlan",
             "output:NXM_NX_REG0[0..15],set_tunnel:0x5,set_tunnel64:0x500000000",
         ] {
             assert_eq!(format_actions(&parse_actions(text).unwrap()), text);

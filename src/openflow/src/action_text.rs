@@ -92,6 +92,7 @@ fn header(s: &mut String, a: &Action) {
             put!(s, "{}:{pcp}", if *push_if_needed { "mod_vlan_pcp" } else { "set_vlan_pcp" });
         }
         Action::StripVlan => s.push_str("strip_vlan"),
+        Action::PopVlan => s.push_str("pop_vlan"),
         Action::PushVlan(t) => put!(s, "push_vlan:{t:#06x}"),
         Action::SetEthSrc(b) => put!(s, "mod_dl_src:{}", mac(b)),
         Action::SetEthDst(b) => put!(s, "mod_dl_dst:{}", mac(b)),

@@ -179,42 +179,15 @@ fn queue_config(out: &mut Vec<u8>, port: OfPort, v: Version, xid: u32) {
         Version::V10 => message(out, v, 21, xid, |o| {
             o.u16(port.0);
             o.zeros(6);
-            no_queue10(o);
         }),
         Version::V11 | Version::V12 | Version::V13 => message(out, v, 23, xid, |o| {
             o.u32(port.to_of11());
             o.zeros(4);
-            no_queue11(o, port, v);
         }),
         _ => {
-            let mut m = Multipart::new(v, xid, 15, std::mem::take(out));
-            m.entry(|o| {
-                o.u32(port.to_of11());
-                o.zeros(4);
-                o.u16(16);
-                o.zeros(6);
-            });
-            *out = m.finish();
+            *out = Multipart::new(v, xid, 15, std::mem::take(out)).finish();
         }
     }
-}
-
-/// The default queue, 0, without properties.
-fn no_queue10(out: &mut Vec<u8>) {
-    out.u32(0);
-    out.u16(8);
-    out.zeros(2);
-}
-
-fn no_queue11(out: &mut Vec<u8>, port: OfPort, v: Version) {
-    out.u32(0);
-    if v == Version::V11 {
-        out.u16(8);
-        return out.zeros(2);
-    }
-    out.u32(port.to_of11());
-    out.u16(16);
-    out.zeros(6);
 }
 
 fn multipart(reply: &Reply<'_>, v: Version, xid: u32, out: &mut Vec<u8>) {

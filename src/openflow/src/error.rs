@@ -71,8 +71,8 @@ impl OfError {
         self.places()[usize::from(version.wire()) - 1]
     }
 
-    /// Appends the content of an error message (what comes after the header): type, code and at least the first
-    /// 64 bytes of the request. An error that `version` cannot express is sent as NXBRC_UNENCODABLE_ERROR.
+    /// Appends the content of an error message (what comes after the header): type, code and the whole
+    /// request. An error that `version` cannot express is sent as NXBRC_UNENCODABLE_ERROR.
     pub fn encode_body(self, version: Version, request: &[u8], out: &mut Vec<u8>) {
         let mut put16 = |v: u16| out.extend_from_slice(&v.to_be_bytes());
         match self.place(version) {
@@ -95,12 +95,9 @@ impl OfError {
             }
             N => return OfError::NXBRC_UNENCODABLE_ERROR.encode_body(version, request, out),
         }
-        out.extend_from_slice(&request[..request.len().min(ERROR_DATA)]);
+        out.extend_from_slice(request);
     }
 }
-
-/// Bytes of the request that an error message carries at most.
-const ERROR_DATA: usize = 64;
 
 errors! {
     OFPHFC_INCOMPATIBLE: [S(0, 0), S(0, 0), S(0, 0), S(0, 0), S(0, 0), S(0, 0)],

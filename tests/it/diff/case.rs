@@ -53,6 +53,13 @@ pub struct Case {
     pub undo: Vec<String>,
 }
 
+impl Case {
+    /// Whether installed flows may change because of what packets teach.
+    pub fn learns(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Flows(_, flows) if flows.contains("NORMAL")))
+    }
+}
+
 /// The cases of a file.
 pub fn parse(text: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();

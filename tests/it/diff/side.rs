@@ -166,6 +166,22 @@ impl Side {
         format!("{}{}{end}", self.common(&said.out), self.common(&said.err))
     }
 
+    /// Waits until the installed flows are what the tables say now: one sweep may have begun before the change,
+    /// the next has not.
+    fn settle(&self) {
+        for _ in 0..2 {
+            self.h.control("revalidator/wait", &[]).unwrap_or_else(|e| panic!("revalidator/wait: {e}"));
+        }
+    }
+
+    /// Waits until the daemon has seen that the last ovs-ofctl closed its connection: what happens to a packet
+    /// without a matching flow depends on who listens. One reply may come from a round that began before.
+    fn hang_up(&self) {
+        for _ in 0..2 {
+            self.lookups();
+        }
+    }
+
     fn purge(&self) {
         if let Err(e) = self.h.control("revalidator/purge", &[]) {
             panic!("revalidator/purge: {e}");
@@ -192,12 +208,17 @@ impl Side {
         match step {
             Step::Version(v) => run.version = if v.is_empty() { String::new() } else { format!("-O {v}") },
             Step::Flows(bridge, flows) => {
+                run.changed = !run.record.is_empty();
                 let said = self.ofctl(&format!("{} add-flows {bridge} -", run.version), flows);
                 if said.code != 0 || !said.err.is_empty() {
                     run.note(format!("add-flows {bridge}"), self.said(&said));
                 }
             }
             Step::Send(port, line, times) => {
+                if std::mem::take(&mut run.changed) {
+                    self.settle();
+                }
+                self.hang_up();
                 for i in 0..*times {
                     let label = format!("frames after > {port} {line} #{i}");
                     self.send(port, line);
@@ -207,6 +228,7 @@ impl Side {
                 }
             }
             Step::Ofctl(words, stdin) => {
+                run.changed = true;
                 let label = format!("ovs-ofctl {words}");
                 let said = self.ofctl(&format!("{} {words}", run.version), stdin);
                 let said = self.said(&said);
@@ -220,15 +242,20 @@ impl Side {
                 run.note(label, out);
             }
             Step::Vsctl(words) => {
+                run.changed = true;
                 let said = self.h.try_vsctl(&strs(&split(words)));
                 run.note(format!("ovs-vsctl {words}"), self.said(&said));
             }
             Step::Appctl(words) => {
+                run.changed = true;
                 let said = self.said(&self.h.try_appctl(&strs(&split(words))));
                 let said = if words.starts_with("fdb/show") { text::fdb(&said) } else { said };
                 run.note(format!("ovs-appctl {words}"), said);
             }
-            Step::Datapath => run.note("dpctl/dump-flows so far".into(), self.datapath()),
+            Step::Datapath => {
+                self.settle();
+                run.note("dpctl/dump-flows so far".into(), self.datapath());
+            }
             Step::Monitor(words) => run.monitor = Some(self.monitor(words, &run.version)),
             Step::Stats => {
                 for _ in 0..2 {
@@ -246,8 +273,11 @@ impl Side {
         c.arg(control).args(split(&format!("{version} monitor br0 {words}")));
         let out = fs::File::create(self.h.path("monitor.out")).expect("monitor.out");
         c.stdout(out.try_clone().expect("file")).stderr(out).stdin(Stdio::null());
-        let child = c.spawn().expect("cannot run ovs-ofctl monitor");
-        wait_until("the monitor answers", || self.to_monitor("ofctl/barrier"));
+        let mut child = c.spawn().expect("cannot run ovs-ofctl monitor");
+        // If it has ended, what it said tells why, at the end of the case.
+        wait_until("the monitor answers", || {
+            self.to_monitor("ofctl/barrier") || matches!(child.try_wait(), Ok(Some(_)))
+        });
         child
     }
 
@@ -280,9 +310,12 @@ impl Side {
     /// Carries out a case and cleans up behind it. `expected` is what the other side recorded.
     pub fn run(&mut self, case: &Case, expected: Option<&Record>) -> Record {
         let before = self.deltas(case);
-        let mut run = Run { version: String::new(), record: vec![], expected, monitor: None };
+        let mut run = Run { version: String::new(), record: vec![], expected, monitor: None, changed: false };
         for step in &case.steps {
             self.step(step, &mut run);
+        }
+        if run.changed || case.learns() {
+            self.settle();
         }
         run.note("dpctl/dump-flows".into(), self.datapath());
         self.purge();
@@ -326,6 +359,8 @@ struct Run<'a> {
     record: Record,
     expected: Option<&'a Record>,
     monitor: Option<Child>,
+    /// Something may have changed since the last frame.
+    changed: bool,
 }
 
 impl Run<'_> {

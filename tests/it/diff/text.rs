@@ -37,13 +37,38 @@ fn log_line(line: &str) -> String {
     }
 }
 
-/// Common to all outputs.
+/// The line with every UUID replaced.
+fn uuids(line: &str) -> String {
+    let dashes = [8, 13, 18, 23];
+    let is_uuid = |s: &[u8]| {
+        s.iter()
+            .enumerate()
+            .all(|(i, c)| if dashes.contains(&i) { *c == b'-' } else { c.is_ascii_hexdigit() })
+    };
+    let (bytes, mut out, mut i) = (line.as_bytes(), Vec::new(), 0);
+    while i < bytes.len() {
+        if bytes.get(i..i + 36).is_some_and(is_uuid) {
+            out.extend(b"UUID");
+            i += 36;
+        } else {
+            out.push(bytes[i]);
+            i += 1;
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Common to all outputs. Whether a tool that is refused sees the refusal or the closed connection first is
+/// chance.
 pub fn common(text: &str, dir: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {
         let line = log_line(&line.replace(dir, "DIR"));
         let line = blank(&line, "xid=", &[')', ':', ' ', ',']);
-        let line = blank(&line, "duration=", &['s']);
+        let key = if line.contains("FLOW_REMOVED") { " duration" } else { "duration=" };
+        let line = blank(&line, key, &['s']);
+        let line = blank(&line, "time=", &[' ']);
+        let line = uuids(&line).replace("(Broken pipe)", "(Protocol error)");
         let line = without(&without(&line, "idle_age="), "hard_age=");
         let line = blank(&line, "ovs-vswitchd.", &['.']);
         out.push_str(line.trim_end());
@@ -59,8 +84,10 @@ pub fn sorted(text: &str) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// The flows of the datapath: which thread holds a flow and when it was last used may differ.
+/// The flows of the datapath: which thread holds a flow, when it was last used and the number of a frozen
+/// translation may differ.
 pub fn datapath(text: &str) -> String {
+    let text = blank(text, "recirc_id=", &[',']);
     let lines = text.lines().filter(|line| !line.starts_with("flow-dump from"));
     let text: String = lines.map(|line| blank_used(line) + "\n").collect();
     sorted(&text)

@@ -322,8 +322,11 @@ impl Text<'_> {
         self.ip6("tun_ipv6_dst", f.tun_ipv6_dst, m.tun_ipv6_dst);
         self.tunnel_number("tun_gbp_id", f.tun_gbp_id.get(), m.tun_gbp_id.get(), 0xffff, false);
         self.tunnel_number("tun_gbp_flags", f.tun_gbp_flags.into(), m.tun_gbp_flags.into(), 0xff, true);
-        self.tunnel_number("tun_tos", f.tun_tos.into(), m.tun_tos.into(), 0xff, true);
+        self.tunnel_number("tun_tos", f.tun_tos.into(), m.tun_tos.into(), 0xff, false);
         self.tunnel_number("tun_ttl", f.tun_ttl.into(), m.tun_ttl.into(), 0xff, false);
+        self.tunnel_number("tun_erspan_ver", f.tun_erspan_ver.into(), m.tun_erspan_ver.into(), 0xff, false);
+        self.tunnel_number("gtpu_flags", f.tun_gtpu_flags.into(), m.tun_gtpu_flags.into(), 0xff, true);
+        self.tunnel_number("gtpu_msgtype", f.tun_gtpu_msgtype.into(), m.tun_gtpu_msgtype.into(), 0xff, false);
         if m.tun_flags != 0 {
             self.out.push_str("tun_flags=");
             if self.skip_zero {

@@ -133,12 +133,18 @@ impl Flow {
                 return Err(ParseError::Twice(key.into()));
             }
             let (v, mask) = parse_value(field, key, value, ports)?;
-            if mask & ones(field) != ones(field) {
+            // Flags with signs are a mask even when all are given.
+            let flags = matches!(field.format(), Format::TcpFlags | Format::TunFlags | Format::CtState);
+            if mask & ones(field) != ones(field) || flags && mask != Value::MAX {
                 let why = format!("{value}: wildcards not allowed here");
                 return Err(ParseError::Value { key: key.into(), why });
             }
             port_given |= is_port;
-            field.set(&mut m.flow, v);
+            if field == Field::DlVlan && v == NO_VLAN {
+                m.flow.vlans[0].tci = crate::be::Be16::ZERO;
+            } else {
+                field.set(&mut m.flow, v);
+            }
         }
         if !port_given {
             m.flow.in_port = OfPort::NONE.0.into();
@@ -250,12 +256,21 @@ fn parse_value(
         Format::Decimal | Format::Hexadecimal => integer(field, text),
     };
     let (v, m) = done.map_err(bad)?;
+    if m == Value::MAX && matches!(field.format(), Format::TcpFlags | Format::TunFlags | Format::CtState) {
+        return Ok((v, m));
+    }
     let mask = m & field.all_ones();
     if mask != field.all_ones() && mask != 0 && !field.maskable() {
         return Err(bad(format!("{text}: invalid mask for field {}", field.name())));
     }
+    if field == Field::DlVlan && v == NO_VLAN {
+        return Ok((v, m));
+    }
     Ok((v & field.all_ones(), mask))
 }
+
+/// The VLAN ID of packets without a VLAN header in OpenFlow 1.0.
+const NO_VLAN: Value = 0xffff;
 
 fn port(field: Field, text: &str, ports: PortNumbers) -> Result<(Value, Value), String> {
     let found = match number(text) {

@@ -126,6 +126,9 @@ impl Words<'_> {
     /// Makes sense of the words.
     pub(super) fn job(&self, env: &Env<'_>, snapshot: &Snapshot) -> Result<Job, TraceError> {
         let (mut words, mut packet) = (self.words.as_slice(), None);
+        if self.generate && words.len() > 2 {
+            return Err(TraceError::Syntax);
+        }
         match *words {
             [] => return Err(TraceError::TooFewArguments),
             [_, last] => {

@@ -28,7 +28,7 @@ enum Slot {
 
 fn slot(action: &Action) -> Slot {
     match action {
-        Action::StripVlan => Slot::PopVlan,
+        Action::StripVlan | Action::PopVlan => Slot::PopVlan,
         Action::PopMpls(_) => Slot::PopMpls,
         Action::PushMpls(_) => Slot::PushMpls,
         Action::PushVlan(_) => Slot::PushVlan,

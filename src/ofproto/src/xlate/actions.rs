@@ -136,6 +136,7 @@ impl Ctx<'_, '_> {
             Action::SetVlanVid { .. }
             | Action::SetVlanPcp { .. }
             | Action::StripVlan
+            | Action::PopVlan
             | Action::PushVlan(_) => {
                 self.vlan_action(action);
             }

@@ -13,6 +13,8 @@ mod normal;
 mod output;
 mod resume;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use cache::{Credit, CreditStats, XlateCache};
 pub(crate) use hash::hash2;
@@ -357,6 +359,15 @@ fn finish_mask(flow: &Flow, mask: &mut Mask) {
     mask.0.words_mut()[PKT_WORDS..].iter_mut().for_each(|w| *w = 0);
     let m = &mut mask.0;
     m.conj_id = 0;
+    // Headers that the packet does not have: that it lacks them is matched by the type, and of VLANs always.
+    if flow.vlans[0].tci.get() & VLAN_CFI == 0 {
+        m.vlans = Default::default();
+    } else if flow.vlans[1].tci.get() & VLAN_CFI == 0 {
+        m.vlans[1] = Default::default();
+    }
+    if !commit::is_mpls(flow.dl_type) {
+        m.mpls = Default::default();
+    }
     if flow.nw_frag & flow::key::FRAG_LATER != 0 {
         // No later fragment has ports, and whether it is one is matched.
         (m.tp_src, m.tp_dst) = (Be16::ZERO, Be16::ZERO);

@@ -42,18 +42,17 @@ impl Ctx<'_, '_> {
         }
     }
 
-    /// `output(port=,max_len=)`.
+    /// `output(port=,max_len=)`. The length stands for the output that follows it, so there must be one.
     pub(super) fn output_trunc(&mut self, port: OfPort, max_len: u32, last: bool) {
+        if self.bridge.port(port).is_none_or(|p| p.dp_port.is_none()) {
+            return self.complain(format_args!("output_trunc does not support patch port {port}"));
+        }
         if port == self.in_port() {
             return self.warn(format_args!("skipping output to input port"));
-        }
-        if self.bridge.port(port).is_none_or(|p| p.is_patch) {
-            return self.complain(format_args!("output_trunc does not support patch port {port}"));
         }
         let at = self.out.actions.len();
         self.out.actions.push(DpAction::Trunc { max_len });
         self.output(port, last);
-        // Without an output the length would apply to the next one.
         if self.out.actions.len() == at + 1 {
             self.out.actions.pop();
         }
@@ -119,18 +118,7 @@ impl Ctx<'_, '_> {
             return self.patch_output(&p, peer, last);
         }
         let Some(dp_port) = p.dp_port else { return };
-        // A truncation stands right before its output.
-        let trunc = match self.out.actions.last() {
-            Some(DpAction::Trunc { max_len }) => Some(*max_len),
-            _ => None,
-        };
-        if trunc.is_some() {
-            self.out.actions.pop();
-        }
         self.commit();
-        if let Some(max_len) = trunc {
-            self.out.actions.push(DpAction::Trunc { max_len });
-        }
         self.out.actions.push(DpAction::Output(dp_port));
     }
 
