@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod class;
 pub mod host;
 pub mod manager;
 mod ports;
@@ -13,4 +14,5 @@ mod status;
 pub mod trace;
 pub mod wanted;
 
+pub use class::DatapathClass;
 pub use manager::{Deps, DeviceLibrary, Manager};

@@ -70,7 +70,7 @@ impl Manager {
 
     /// Whether `name` (`ovs-netdev` or `netdev@ovs-netdev`) is our datapath.
     fn is_dp(&self, name: &str) -> bool {
-        self.datapath.as_ref().is_some_and(|d| name.strip_prefix("netdev@").unwrap_or(name) == d.name())
+        self.datapath.as_ref().is_some_and(|d| name == d.name() || name == d.full_name())
     }
 
     pub(crate) fn dp_port_names(&self) -> BTreeMap<DpPort, String> {
@@ -124,7 +124,7 @@ fn lookups(dp: &Datapath) -> (u64, u64, u64) {
 fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
     let Some(dp) = &m.datapath else { return Ok(String::new()) };
     let (hit, missed, _) = lookups(dp);
-    let mut out = format!("netdev@{}: hit:{hit} missed:{missed}\n", dp.name());
+    let mut out = format!("{}: hit:{hit} missed:{missed}\n", dp.full_name());
     for (name, b) in &m.bridges {
         put!(out, "  {name}:\n");
         for (n, i) in &b.interfaces {
@@ -137,11 +137,11 @@ fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
 }
 
 fn dpif_dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.bridges.keys().map(|n| format!("netdev@{n}\n")).collect())
+    Ok(m.bridges.iter().map(|(n, b)| format!("{}@{n}\n", b.wanted.datapath_type)).collect())
 }
 
 fn dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.datapath.iter().map(|d| format!("netdev@{}\n", d.name())).collect())
+    Ok(m.datapath.iter().map(|d| format!("{}\n", d.full_name())).collect())
 }
 
 fn known(v: u64) -> String {
@@ -177,8 +177,8 @@ fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
     let Some(dp) = &m.datapath else { return Ok(String::new()) };
     let (hit, missed, lost) = lookups(dp);
     let mut out = format!(
-        "netdev@{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {}\n",
-        dp.name(),
+        "{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {}\n",
+        dp.full_name(),
         dp.flow_count()
     );
     for p in dp.ports() {

@@ -4,7 +4,7 @@
 
 use crate::manager::Manager;
 use flow::{DpPort, OfPort};
-use infra::command::{Command, Reply, MANY};
+use infra::command::{Command, Reply, HIDDEN, MANY};
 use ofproto::rule::Rule;
 use ofproto::trace::{Env, TraceError};
 use std::collections::BTreeMap;
@@ -16,11 +16,13 @@ const PACKET_OUT_USAGE: &str =
     "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions";
 
 /// All commands of this module.
-pub const COMMANDS: [Command<Manager>; 8] = [
+pub const COMMANDS: [Command<Manager>; 10] = [
     Command::new("bridge/dump-flows", "[--offload-stats] bridge", 1, 2, dump_rules),
     Command::new("dpif/show-dp-features", "bridge", 1, 1, features),
     Command::new("ofproto/trace", TRACE_USAGE, 1, MANY, trace),
     Command::new("ofproto/trace-packet-out", PACKET_OUT_USAGE, 1, MANY, trace_packet_out),
+    Command::new("revalidator/pause", HIDDEN, 0, 0, pause),
+    Command::new("revalidator/resume", HIDDEN, 0, 0, resume),
     Command::new("upcall/disable-megaflows", "", 0, 0, disable_megaflows),
     Command::new("upcall/disable-ufid", "", 0, 0, disable_ufid),
     Command::new("upcall/enable-megaflows", "", 0, 0, enable_megaflows),
@@ -123,6 +125,16 @@ fn features(m: &mut Manager, args: &[&str]) -> Reply {
         true => Ok(FEATURES.into()),
         false => Err("no such bridge".into()),
     }
+}
+
+fn pause(m: &mut Manager, _: &[&str]) -> Reply {
+    m.shared.slow.iter().for_each(|s| s.pause(true));
+    Ok(String::new())
+}
+
+fn resume(m: &mut Manager, _: &[&str]) -> Reply {
+    m.shared.slow.iter().for_each(|s| s.pause(false));
+    Ok(String::new())
 }
 
 fn set_megaflows(m: &Manager, on: bool) {

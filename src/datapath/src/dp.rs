@@ -98,6 +98,16 @@ impl Datapath {
         &self.name
     }
 
+    /// Type and name, as in `netdev@ovs-netdev`.
+    pub fn full_name(&self) -> String {
+        format!("{}@{}", self.kind(), self.name)
+    }
+
+    /// The type: `netdev` of `ovs-netdev`.
+    pub fn kind(&self) -> &str {
+        self.name.strip_prefix("ovs-").unwrap_or(&self.name)
+    }
+
     /// Applies settings. PMD threads are started and stopped as the cores say.
     pub fn set_config(&self, config: DpConfig) -> Result<(), DpError> {
         self.control.lock().set_config(config)
@@ -116,8 +126,12 @@ impl Datapath {
 
     /// As [`Datapath::add_port`], but nothing is received before [`Datapath::start_port`]: time to tell translation
     /// about the port.
-    pub fn add_port_stopped(&self, netdev: Arc<dyn Netdev>) -> Result<DpPort, DpError> {
-        self.control.lock().add_port(netdev, None, false)
+    pub fn add_port_stopped(
+        &self,
+        netdev: Arc<dyn Netdev>,
+        wanted: Option<DpPort>,
+    ) -> Result<DpPort, DpError> {
+        self.control.lock().add_port(netdev, wanted, false)
     }
 
     /// Begins to receive from a port. It is removed when its receive queues cannot be had.
@@ -128,6 +142,11 @@ impl Datapath {
     /// Removes a port: its queues are given back before this returns. Megaflows of packets received there go too.
     pub fn del_port(&self, no: DpPort) {
         self.control.lock().del_port(no);
+    }
+
+    /// Gives a port another number. Megaflows of packets received there go, as when it is removed.
+    pub fn renumber_port(&self, old: DpPort, new: DpPort) -> Result<(), DpError> {
+        self.control.lock().renumber_port(old, new)
     }
 
     /// Takes the port's queues back, lets the device apply what waits ([`Netdev::reconfigure`]), gives them out again.

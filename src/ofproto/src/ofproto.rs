@@ -141,6 +141,15 @@ impl Ofproto {
         Some(port)
     }
 
+    /// The datapath gave a port another number.
+    pub fn renumber_dp_port(&mut self, no: OfPort, new: flow::DpPort) {
+        if let Some(crate::port::PortKind::Device { dp_port, .. }) =
+            self.ports.get_mut(&no).map(|p| &mut p.kind)
+        {
+            *dp_port = new;
+        }
+    }
+
     /// Reads link states again and tells controllers what changed. True when something did.
     pub fn refresh_ports(&mut self) -> bool {
         let mut any = false;

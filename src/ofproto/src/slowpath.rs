@@ -218,7 +218,10 @@ impl SlowPath {
 
     /// `upcall/show`.
     pub fn show(&self) -> String {
-        self.running.get().map(|r| format!("netdev@{}", r.revalidator.show())).unwrap_or_default()
+        self.running
+            .get()
+            .map(|r| format!("{}@{}", r.datapath.kind(), r.revalidator.show()))
+            .unwrap_or_default()
     }
 
     /// `upcall/set-flow-limit`.
@@ -239,10 +242,22 @@ impl SlowPath {
         self.upcalls.set_ufid(on);
     }
 
+    /// The clock was moved: whoever waits for a time looks again.
+    pub fn clock_moved(&self) {
+        self.world.wake();
+    }
+
     /// `revalidator/purge`.
     pub fn purge(&self) {
         if let Some(r) = self.running.get() {
             r.revalidator.purge();
+        }
+    }
+
+    /// `revalidator/pause` and `revalidator/resume`.
+    pub fn pause(&self, on: bool) {
+        if let Some(r) = self.running.get() {
+            r.revalidator.pause(on);
         }
     }
 

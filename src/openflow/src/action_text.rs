@@ -137,7 +137,9 @@ fn controller(s: &mut String, a: &Action) {
     }
     let mut parts = Vec::new();
     if *reason != 1 {
-        parts.push(format!("reason={}", reason_name(*reason)));
+        // The reasons of table misses have no name here.
+        let name = if *reason < 6 { reason_name(*reason) } else { String::new() };
+        parts.push(format!("reason={name}"));
     }
     if *max_len != u16::MAX {
         parts.push(format!("max_len={max_len}"));

@@ -148,6 +148,9 @@ impl Words<'_> {
         }
         let (bridge, mut flow) = self.place(words, env, snapshot)?;
         if let Some(p) = &packet {
+            if flow.tun_dst.is_zero() && flow.tun_ipv6_dst == [0; 16] {
+                flow.tun_id = flow::Be64::ZERO;
+            }
             let md = PktMetadata::from_flow(&flow).with_vlan_limit(env.vlan_limit);
             flow = extract_flow(p, &md).0;
         }

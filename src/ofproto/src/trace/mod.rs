@@ -105,7 +105,11 @@ fn run(env: &Env<'_>, snapshot: &Snapshot, job: &args::Job, actions: Option<&Vec
     let names = job.names.then_some(&of_name as flow::matching::OfPortNames<'_>);
     let mut initial = job.flow;
     initial.actset_output = OfPort::UNSET.0.into();
-    let mut tree = tree::Tree::new(names);
+    let port_name = |bridge: &str, p: OfPort| {
+        let view = snapshot.bridge_by_name(bridge)?;
+        view.port(p).map(|p| p.name.to_string())
+    };
+    let mut tree = tree::Tree::new(job.names.then_some(&port_name as tree::Names<'_>));
     let mut out = XlateOut::default();
     let input = XlateIn {
         flow: &initial,
@@ -149,6 +153,9 @@ fn verdict(text: &mut String, out: &XlateOut) {
     }
 }
 
+/// Words of a flow about its tunnel.
+const TUNNEL_WORDS: usize = std::mem::offset_of!(Flow, skb_priority) / 8;
+
 /// The match of the megaflow: headers that are not there need no mention; a tunnel's are always looked at.
 fn megaflow(flow: &Flow, mask: &Mask) -> Match {
     let mut mask = *mask;
@@ -158,6 +165,7 @@ fn megaflow(flow: &Flow, mask: &Mask) -> Match {
             *m = Vlan { tpid: Be16::ZERO, tci: Be16::ZERO };
         }
     }
+    m.words_mut()[..TUNNEL_WORDS].fill(0);
     let v4 = !flow.tun_dst.is_zero();
     if v4 || flow.tun_ipv6_dst != [0; 16] {
         m.tun_id = Be64::MAX;

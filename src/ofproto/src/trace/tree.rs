@@ -5,6 +5,7 @@
 
 use crate::xlate::{Hit, Remark, TraceSink};
 use flow::matching::OfPortNames;
+use flow::OfPort;
 use openflow::{format_actions_named, Action};
 use std::fmt::{Arguments, Write};
 
@@ -22,19 +23,32 @@ struct Node {
     children: Vec<usize>,
 }
 
+/// Names of ports, by bridge.
+pub(super) type Names<'a> = &'a dyn Fn(&str, OfPort) -> Option<String>;
+
 /// The tree under construction.
 pub(super) struct Tree<'a> {
     nodes: Vec<Node>,
     roots: Vec<usize>,
     /// Nodes that were entered and not left.
     open: Vec<usize>,
-    names: Option<OfPortNames<'a>>,
+    /// Bridges that were entered and not left.
+    bridges: Vec<(usize, String)>,
+    names: Option<Names<'a>>,
 }
 
 impl<'a> Tree<'a> {
     /// An empty tree; ports are printed with `names`.
-    pub(super) fn new(names: Option<OfPortNames<'a>>) -> Tree<'a> {
-        Tree { nodes: Vec::new(), roots: Vec::new(), open: Vec::new(), names }
+    pub(super) fn new(names: Option<Names<'a>>) -> Tree<'a> {
+        Tree { nodes: Vec::new(), roots: Vec::new(), open: Vec::new(), bridges: Vec::new(), names }
+    }
+
+    /// Runs `f` with the names of the ports of the bridge that translation is in.
+    fn named(&self, f: impl FnOnce(Option<OfPortNames<'_>>) -> String) -> String {
+        match (self.names, self.bridges.last()) {
+            (Some(names), Some((_, bridge))) => f(Some(&|p| names(bridge, p))),
+            _ => f(None),
+        }
     }
 
     fn add(&mut self, kind: Kind, text: String) -> usize {
@@ -87,12 +101,13 @@ impl<'a> Tree<'a> {
 impl TraceSink for Tree<'_> {
     fn bridge(&mut self, name: &str) {
         self.enter(Kind::Bridge, format!("bridge(\"{name}\")"));
+        self.bridges.push((self.open.len(), name.into()));
     }
 
     fn rule(&mut self, table: u8, hit: Hit<'_>, first: bool) {
         let (text, actions) = match hit {
             Hit::Rule(r) => {
-                let m = r.matching.expand().format(self.names);
+                let m = self.named(|names| r.matching.expand().format(names));
                 let sep = if m.is_empty() { "" } else { ", " };
                 let mut text = format!("{m}{sep}priority {}", r.priority);
                 if r.cookie != 0 {
@@ -119,15 +134,29 @@ impl TraceSink for Tree<'_> {
     }
 
     fn action_set(&mut self) {
-        self.enter(Kind::Table, "--. Executing action set:".into());
+        // It stands among what the first table of its bridge did.
+        let bridge = self.open.last().and_then(|b| self.nodes.get(*b));
+        let table =
+            bridge.and_then(|b| b.children.iter().rfind(|c| self.nodes[**c].kind == Kind::Table).copied());
+        let at = match table {
+            Some(table) => {
+                self.open.push(table);
+                let at = self.add(Kind::Table, "--. Executing action set:".into());
+                self.open.pop();
+                at
+            }
+            None => self.add(Kind::Table, "--. Executing action set:".into()),
+        };
+        self.open.push(at);
     }
 
     fn leave(&mut self) {
+        self.bridges.pop_if(|(depth, _)| *depth == self.open.len());
         self.open.pop();
     }
 
     fn action(&mut self, action: &Action) {
-        let text = format_actions_named(std::slice::from_ref(action), self.names);
+        let text = self.named(|names| format_actions_named(std::slice::from_ref(action), names));
         self.line(text);
     }
 
@@ -135,7 +164,8 @@ impl TraceSink for Tree<'_> {
         self.line(match kind {
             Remark::Detail => format!(" -> {text}"),
             Remark::ActionSet(verb, list) => {
-                format!(" -> action set {verb}: {}", format_actions_named(list, self.names))
+                let list = self.named(|names| format_actions_named(list, names));
+                format!(" -> action set {verb}: {list}")
             }
             Remark::Warn => format!(" >> {text}"),
             Remark::Error => format!(" >>>> {text} <<<<"),

@@ -76,7 +76,10 @@ impl Ctx<'_, '_> {
                 self.send_to_controller(*reason, *max_len, *controller_id, userdata);
             }
             Action::Enqueue { port, queue } => self.enqueue(*port, *queue, last),
-            Action::SetQueue(queue) => self.flow.skb_priority = *queue,
+            Action::SetQueue(queue) => {
+                self.out.mask.0.skb_priority = u32::MAX;
+                self.flow.skb_priority = *queue;
+            }
             Action::PopQueue => {
                 self.flow.skb_priority = self.orig_priority;
                 self.note(format_args!("queue = {:#x}", Alternate(self.orig_priority.into())));

@@ -109,6 +109,10 @@ impl Ctx<'_, '_> {
             self.warn(format_args!("Nonexistent output port"));
             return;
         };
+        if !self.flow.packet_type.is_zero() {
+            let what = "Trying to send non-Ethernet packet through legacy L2 port. Dropping packet.";
+            return self.warn(format_args!("{what}"));
+        }
         if p.config.has(PortConfig::NO_FWD) {
             self.note(format_args!("OFPPC_NO_FWD set, skipping output"));
             return;
