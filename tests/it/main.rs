@@ -15,3 +15,4 @@ mod lab;
 mod lifecycle;
 mod replay;
 mod tidy;
+mod trace;
