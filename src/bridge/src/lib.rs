@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod class;
+pub mod dpctl;
 pub mod host;
 pub mod manager;
 mod ports;

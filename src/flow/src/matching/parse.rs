@@ -5,7 +5,7 @@
 
 use super::Match;
 use crate::field::{Field, Format, Value};
-use crate::key::Flow;
+use crate::key::{Flow, Mask};
 use crate::port::OfPort;
 use crate::text::{CT_STATE, TCP_FLAGS};
 
@@ -114,7 +114,15 @@ impl Flow {
     /// # Errors
     /// What is wrong with which field.
     pub fn parse(text: &str, ports: PortNumbers) -> Result<Flow, ParseError> {
-        let mut m = Match::any();
+        Flow::parse_given(text, ports).map(|(flow, _)| flow)
+    }
+
+    /// As [`Flow::parse`], with the bits of the fields that were given.
+    ///
+    /// # Errors
+    /// What is wrong with which field.
+    pub fn parse_given(text: &str, ports: PortNumbers) -> Result<(Flow, Mask), ParseError> {
+        let (mut m, mut given) = (Match::any(), Mask::none());
         let mut port_given = false;
         for (key, value) in KeyValues::new(text) {
             if let Some((dl_type, proto)) = protocol(key) {
@@ -122,6 +130,10 @@ impl Flow {
                     return Err(ParseError::TypeTwice);
                 }
                 set_protocol(&mut m, dl_type, proto);
+                Field::EthType.mask_bits(&mut given, Value::MAX);
+                if proto.is_some() {
+                    Field::IpProto.mask_bits(&mut given, Value::MAX);
+                }
                 continue;
             }
             let field = Field::from_name(key).ok_or_else(|| ParseError::UnknownField(key.into()))?;
@@ -140,6 +152,7 @@ impl Flow {
                 return Err(ParseError::Value { key: key.into(), why });
             }
             port_given |= is_port;
+            field.mask_bits(&mut given, field.all_ones());
             if field == Field::DlVlan && v == NO_VLAN {
                 m.flow.vlans[0].tci = crate::be::Be16::ZERO;
             } else {
@@ -149,7 +162,7 @@ impl Flow {
         if !port_given {
             m.flow.in_port = OfPort::NONE.0.into();
         }
-        Ok(m.flow)
+        Ok((m.flow, given))
     }
 }
 
