@@ -39,6 +39,8 @@ pub fn table(options: &Options) -> Commands<Context> {
         Outcome::Now(Ok(memory::usage(&context.switch)))
     });
     commands.add_all(bridge::show::COMMANDS, |context: &mut Context| context.switch.manager());
+    commands.add_all(bridge::dpctl::COMMANDS, |context: &mut Context| context.switch.manager());
+    commands.add_all(bridge::trace::COMMANDS, |context: &mut Context| context.switch.manager());
     if options.dummy.is_some() {
         crate::dummy::add_commands(&mut commands);
         crate::timecmd::add_commands(&mut commands);

@@ -89,7 +89,7 @@ impl<C: 'static> Commands<C> {
         let own = ("list-commands", "");
         let mut all: Vec<_> = self.0.iter().map(|(name, e)| (*name, e.usage)).chain([own]).collect();
         all.sort_unstable();
-        for (name, usage) in all {
+        for (name, usage) in all.into_iter().filter(|(_, usage)| *usage != infra::command::HIDDEN) {
             let _ = writeln!(out, "  {name:<23} {usage}");
         }
         out

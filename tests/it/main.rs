@@ -16,3 +16,4 @@ mod lab;
 mod lifecycle;
 mod replay;
 mod tidy;
+mod trace;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod class;
+pub mod dpctl;
 pub mod host;
 pub mod manager;
 mod ports;
@@ -11,6 +12,7 @@ pub mod schema;
 pub mod show;
 pub mod state;
 mod status;
+pub mod trace;
 pub mod wanted;
 
 pub use class::DatapathClass;

@@ -129,9 +129,9 @@ impl Manager {
     /// Bytes from an OpenFlow peer.
     pub fn input(&mut self, bridge: &str, conn: ConnId, bytes: &[u8]) {
         let Some(b) = self.bridges.get_mut(bridge) else { return };
-        let missed = b.of.wants_misses();
+        let before = (b.of.wants_misses(), b.of.config.frag);
         b.of.input(conn, bytes, &mut self.shared);
-        let changed = missed != b.of.wants_misses();
+        let changed = before != (b.of.wants_misses(), b.of.config.frag);
         if std::mem::take(&mut self.shared.ports_changed) || changed {
             self.publish();
         }
@@ -262,7 +262,9 @@ impl Manager {
         crate::ports::check_patch_peers(&mut self.bridges);
         self.publish();
         let Some(dp) = self.datapath.clone() else { return };
-        if self.bridges.values_mut().fold(false, |gone, b| crate::ports::start(b, &dp) || gone) {
+        let gone =
+            self.bridges.values_mut().filter_map(|b| crate::ports::start(b, &dp).then_some(())).count();
+        if gone > 0 {
             self.publish();
         }
     }

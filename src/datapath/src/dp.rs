@@ -4,7 +4,7 @@
 //! what needs the threads' co-operation. Threads: any thread may call any method; none is called by PMDs.
 
 use crate::api::{
-    DpConfig, DpError, DpOptions, FlowEvent, PmdId, PmdRxqs, PortInfo, Upcall, UserspacePacket,
+    DpConfig, DpError, DpOptions, FlowEvent, FlowPut, PmdId, PmdRxqs, PortInfo, Upcall, UserspacePacket,
 };
 use crate::control::{Control, Route};
 use crate::drops::Drop;
@@ -157,6 +157,11 @@ impl Datapath {
     /// The ports, by number.
     pub fn ports(&self) -> Vec<PortInfo> {
         self.control.lock().ports()
+    }
+
+    /// Asks a thread to install a megaflow; [`FlowEvent::New`] follows. As [`Datapath::flow_delete`] about locks.
+    pub fn flow_put(&self, pmd: PmdId, put: FlowPut) {
+        self.common.send(pmd, Cmd::FlowPut(Box::new(put)));
     }
 
     /// Asks the owner to remove the megaflow; [`FlowEvent::Deleted`] follows when it is gone. May wait for room in

@@ -160,6 +160,7 @@ pub struct Revalidator {
     n_sweeps: AtomicU64,
     swept: (Mutex<()>, Condvar),
     purge: AtomicBool,
+    paused: AtomicBool,
     stop: AtomicBool,
     thread_id: AtomicU32,
 }
@@ -180,6 +181,7 @@ impl Revalidator {
             n_sweeps: AtomicU64::new(0),
             swept: (Mutex::new(()), Condvar::new()),
             purge: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             thread_id: AtomicU32::new(0),
         }
@@ -381,7 +383,8 @@ impl Revalidator {
         // The one under way may have begun before.
         let target = self.n_sweeps.load(Ordering::Acquire) + 2;
         let mut g = self.swept.0.lock();
-        while self.n_sweeps.load(Ordering::Acquire) < target && !self.stop.load(Ordering::Acquire) {
+        let waits = || !self.stop.load(Ordering::Acquire) && !self.paused.load(Ordering::Acquire);
+        while self.n_sweeps.load(Ordering::Acquire) < target && waits() {
             self.world.bump_quietly();
             self.world.wake();
             self.swept.1.wait_for(&mut g, Duration::from_millis(20));
@@ -394,11 +397,12 @@ impl Revalidator {
         let keys = self.flow_count();
         format!(
             "{name}:\n  flows         : (current {keys}) (avg {}) (max {}) (limit {})\n  dump duration : {}ms\n  \
-             ufid enabled : true\n\n  {}: (keys {keys})\n",
+             ufid enabled : {}\n\n  {}: (keys {keys})\n",
             self.avg_flows.load(Ordering::Relaxed),
             self.max_flows.load(Ordering::Relaxed).max(keys),
             self.upcalls.flow_limit(),
             self.dump_ms.load(Ordering::Relaxed),
+            self.upcalls.ufid(),
             self.thread_id.load(Ordering::Relaxed),
         )
     }
@@ -408,6 +412,11 @@ impl Revalidator {
     pub fn run(&self, id: u32, clock: &dyn Fn() -> u64) {
         self.thread_id.store(id, Ordering::Release);
         while !self.stop.load(Ordering::Acquire) {
+            if self.paused.load(Ordering::Acquire) {
+                self.world.wait_change(self.world.seq(), Duration::from_millis(QUIET_SLICE_MS));
+                self.take_events();
+                continue;
+            }
             let seq = self.world.seq();
             let (start, began_ms) = (Instant::now(), clock());
             self.sweep(began_ms, &mut || start.elapsed().as_millis() as u64);
@@ -439,6 +448,12 @@ impl Revalidator {
             }
             busy = self.take_events() > 0;
         }
+    }
+
+    /// `revalidator/pause` and `revalidator/resume`: no sweep begins while paused.
+    pub fn pause(&self, on: bool) {
+        self.paused.store(on, Ordering::Release);
+        self.world.wake();
     }
 
     /// Ends [`Revalidator::run`].

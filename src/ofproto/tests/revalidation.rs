@@ -168,6 +168,7 @@ impl Bench {
                 seq: r.seq,
                 now_ms: self.now,
                 ctx: r.ctx,
+                ufid: None,
             }));
             self.dp.events.lock().push(FlowEvent::New(f.clone()));
             f

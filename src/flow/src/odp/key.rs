@@ -476,7 +476,7 @@ fn hex0(a: &mut Attr, name: &str, v: u8, m: u8) {
 }
 
 fn frag(a: &mut Attr, v: u8, m: u8) {
-    if a.name("frag", m != 0) {
+    if m != 0 && a.name("frag", true) {
         a.out.push_str(match v & 3 {
             0 => "no",
             1 => "first",
