@@ -221,9 +221,12 @@ pub fn add_commands(commands: &mut Commands<Context>) {
             command.name,
             command.usage,
             command.min..=command.max,
-            move |context: &mut Context, args| match context.switch.dummies() {
-                Some(d) => Outcome::Now(run(d, args)),
-                None => Outcome::Now(Err("no such dummy netdev".into())),
+            move |context: &mut Context, args| {
+                context.switch.manager().devices_changed();
+                match context.switch.dummies() {
+                    Some(d) => Outcome::Now(run(d, args)),
+                    None => Outcome::Now(Err("no such dummy netdev".into())),
+                }
             },
         );
     }

@@ -262,7 +262,9 @@ impl Manager {
         crate::ports::check_patch_peers(&mut self.bridges);
         self.publish();
         let Some(dp) = self.datapath.clone() else { return };
-        if self.bridges.values_mut().fold(false, |gone, b| crate::ports::start(b, &dp) || gone) {
+        let gone =
+            self.bridges.values_mut().filter_map(|b| crate::ports::start(b, &dp).then_some(())).count();
+        if gone > 0 {
             self.publish();
         }
     }
@@ -431,6 +433,11 @@ impl Manager {
         }
     }
 
+    /// Something about devices changed: they are looked at in the next turn.
+    pub fn devices_changed(&mut self) {
+        self.poll_at = 0;
+    }
+
     /// `dpif-dummy/change-port-number`: gives a port of a dummy datapath another number there.
     pub fn change_port_number(&mut self, datapath: &str, port: &str, number: &str) -> infra::command::Reply {
         let dummy = |kind: &str| self.class(kind).is_some_and(|c| c.dummy);
@@ -438,7 +445,7 @@ impl Manager {
         let dp = dp.ok_or("unknown datapath or not a dummy")?;
         let ports = dp.ports();
         let old = ports.iter().find(|p| p.netdev.name() == port).ok_or("unknown port")?.no;
-        let new = number.parse::<u16>().ok().filter(|n| *n > 0 && *n < u16::MAX).ok_or("bad port number")?;
+        let new = number.parse::<u16>().ok().filter(|n| *n > 0).ok_or("bad port number")?;
         let new = flow::DpPort(new.into());
         dp.renumber_port(old, new).map_err(|e| match e {
             datapath::DpError::PortInUse(_) => "port number already in use".to_string(),

@@ -332,8 +332,8 @@ impl Netdev for DummyPort {
             (1..=2).map(|i| (format!("rx_custom_packets_{i}"), received)).collect();
         let mut queues = |way: &str, counts: Vec<(u64, u64)>| {
             for (i, (packets, bytes)) in counts.into_iter().enumerate() {
-                all.push((format!("{way}_q{i}_packets"), packets));
                 all.push((format!("{way}_q{i}_bytes"), bytes));
+                all.push((format!("{way}_q{i}_packets"), packets));
             }
         };
         queues("rx", self.rx.lock().iter().map(|q| q.counts.read()).collect());

@@ -346,6 +346,9 @@ fn threads_sweep_on_their_own() {
     let clock = AtomicU64::new(1000);
     std::thread::scope(|s| {
         let t = s.spawn(|| b.rev.run(5, &|| clock.load(Ordering::Relaxed)));
+        while !b.rev.show().contains("  5: (keys") {
+            std::thread::yield_now();
+        }
         b.rev.wait_sweep();
         assert_eq!(b.rev.flow_count(), 1);
         b.rev.purge();

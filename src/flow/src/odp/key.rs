@@ -422,7 +422,9 @@ impl Key<'_> {
         });
         if f.nw_proto == 6 {
             let (v, bits) = (f.tcp_flags.get(), m.tcp_flags.get() & 0xfff);
-            self.tcp_flags(v, bits);
+            if v != 0 || bits != 0 {
+                self.tcp_flags(v, bits);
+            }
         }
     }
 

@@ -78,13 +78,12 @@ fn ip4addr(f: &DummyFactory, args: &[&str]) -> Reply {
     let port = f.port(args[0]).ok_or(NO_DEVICE)?;
     let (address, prefix) = args[1].split_once('/').map_or((args[1], None), |(a, p)| (a, Some(p)));
     let prefix_ok = prefix.is_none_or(|p| p.parse::<u8>().is_ok_and(|n| n <= 32));
-    match address.parse::<Ipv4Addr>() {
-        Ok(ip) if prefix_ok => {
-            port.settings.lock().ip4 = Some(ip);
-            Ok("OK".into())
-        }
-        _ => Err(format!("{}: invalid IP address", args[1])),
+    let ip = address.parse::<Ipv4Addr>().map_err(|_| format!("{}: invalid IP address", args[1]))?;
+    if !prefix_ok {
+        return Err(format!("{}: IPv4 network prefix bits not between 0 and 32, inclusive", args[1]));
     }
+    port.settings.lock().ip4 = Some(ip);
+    Ok("OK".into())
 }
 
 fn ip6addr(f: &DummyFactory, args: &[&str]) -> Reply {
@@ -144,7 +143,11 @@ fn receive(port: &DummyPort, args: &[&str]) -> Reply {
             let n = atoi(n);
             len = usize::try_from(n).ok().filter(|n| *n >= ETH_HEADER).ok_or("too small packet len")?;
         }
-        port.receive(q, Packet::from_slice(&compose(&key.flow, len.min(MAX_FRAME))));
+        let frame = compose(&key.flow, len.min(MAX_FRAME));
+        if len > 0 && frame.len() > len {
+            return Err("too small packet len".into());
+        }
+        port.receive(q, Packet::from_slice(&frame));
     }
     Ok(String::new())
 }

@@ -161,12 +161,15 @@ impl DummyTx {
     /// The answer of the device's own address to an ARP request.
     fn answer(&self, frame: &[u8]) {
         let Some(rx) = &self.rx else { return };
-        let (ip, mac) = {
+        let (ip, mac, capture) = {
             let s = self.settings.lock();
             let Some(ip) = s.ip4 else { return };
-            (ip.octets(), s.mac)
+            (ip.octets(), s.mac, s.rx_capture.clone())
         };
         if let Some(reply) = arp_reply(frame, mac, ip) {
+            if let Some(c) = capture {
+                capture_frame(&c, &reply);
+            }
             rx.push(Packet::from_slice(&reply));
         }
     }

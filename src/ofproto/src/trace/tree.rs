@@ -151,7 +151,9 @@ impl TraceSink for Tree<'_> {
     }
 
     fn leave(&mut self) {
-        self.bridges.pop_if(|(depth, _)| *depth == self.open.len());
+        if self.bridges.last().is_some_and(|(depth, _)| *depth == self.open.len()) {
+            self.bridges.pop();
+        }
         self.open.pop();
     }
 
