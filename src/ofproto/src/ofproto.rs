@@ -256,6 +256,9 @@ impl Ofproto {
     /// Timers: expires rules, once a second.
     pub fn run(&mut self, host: &mut dyn Host) {
         let now = host.now_ms();
+        if !self.flows.has_miss_rules() {
+            self.flows.add_miss_rules(now);
+        }
         if now >= self.expire_at_ms {
             self.expire_at_ms = now + 1000;
             if self.flows.has_expirable() {
