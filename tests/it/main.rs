@@ -5,6 +5,7 @@
 
 mod control;
 mod diff;
+mod dummy;
 mod flow_life;
 mod forwarding;
 // The tests of each part use their share of it.
@@ -15,3 +16,4 @@ mod lab;
 mod lifecycle;
 mod replay;
 mod tidy;
+mod trace;

@@ -2,11 +2,12 @@
 //!
 //! Neighbours: `manager` decides which; devices come from the factories. Threads: main only.
 
+use crate::class::DatapathClass;
 use crate::manager::LOG;
 use crate::state::{Bridge, Interface};
 use crate::wanted::WantedInterface;
 use datapath::{Datapath, DpError};
-use flow::OfPort;
+use flow::{DpPort, OfPort};
 use netdev::{Config, Error, Factory, Netdev};
 use ofproto::port::{Port, PortKind};
 use ofproto::PortConfig;
@@ -53,10 +54,13 @@ fn error_text(name: &str, e: &Error) -> String {
     }
 }
 
+/// A datapath and its type.
+pub(crate) type Target<'a> = (&'a Datapath, DatapathClass);
+
 /// Brings `w` into effect, or keeps the reason why it is not.
-pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: &Datapath, opener: &Opener) {
+pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: Target<'_>, opener: &Opener) {
     if b.interfaces.contains_key(&w.name) {
-        update(b, w, dp);
+        update(b, w, dp.0);
         return;
     }
     let mut iface = Interface {
@@ -75,7 +79,12 @@ pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: &Datapath, opener:
     b.interfaces.insert(w.name.clone(), iface);
 }
 
-fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opener) -> Result<(), String> {
+fn bring_up(
+    b: &mut Bridge,
+    iface: &mut Interface,
+    (dp, class): Target<'_>,
+    opener: &Opener,
+) -> Result<(), String> {
     let w = iface.wanted.clone();
     let is_local = w.name == b.wanted.name;
     let no = if is_local { Some(OfPort::LOCAL) } else { b.of.allocate_port(w.ofport_request) };
@@ -86,7 +95,9 @@ fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opene
         }
         PortKind::Patch { peer: iface.peer().unwrap_or_default().into() }
     } else {
-        let netdev = opener.open(&w.name, &w.kind, &w.config).map_err(|e| error_text(&w.name, &e))?;
+        let netdev = opener
+            .open(&w.name, class.device_kind(&w.kind), &w.config)
+            .map_err(|e| error_text(&w.name, &e))?;
         configure(&netdev, &w);
         // Linux devices are the host's to bring up; poll-mode devices are up unless somebody takes them down.
         if netdev.is_pmd() {
@@ -94,7 +105,8 @@ fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opene
                 infra::vlog!(LOG, Warn, "{}: cannot be brought up: {e}", w.name);
             }
         }
-        let dp_port = dp.add_port_stopped(netdev.clone()).map_err(|e| dp_error_text(&w.name, &e))?;
+        let wanted = class.port_number(dp, &w.name);
+        let dp_port = dp.add_port_stopped(netdev.clone(), wanted).map_err(|e| dp_error_text(&w.name, &e))?;
         iface.netdev = Some(netdev.clone());
         iface.dp_port = Some(dp_port);
         iface.starting = true;
@@ -180,6 +192,16 @@ pub(crate) fn remove(b: &mut Bridge, name: &str, dp: Option<&Datapath>) {
     }
 }
 
+/// The datapath gave a port another number.
+pub(crate) fn renumbered(b: &mut Bridge, old: DpPort, new: DpPort) {
+    for i in b.interfaces.values_mut().filter(|i| i.dp_port == Some(old)) {
+        i.dp_port = Some(new);
+        if let Some(no) = i.ofport {
+            b.of.renumber_dp_port(no, new);
+        }
+    }
+}
+
 /// Lets new ports receive, now that translation knows them. True when one could not, and went.
 pub(crate) fn start(b: &mut Bridge, dp: &Datapath) -> bool {
     let mut gone = false;
@@ -222,8 +244,10 @@ pub(crate) fn pick_identity(b: &mut Bridge) {
             .filter(|m| m[0] & 3 == 0 && *m != [0; 6])
             .min()
     };
-    let wanted = b.wanted.hwaddr.or_else(from_ports);
     let Some(local) = b.local().and_then(|l| l.netdev.clone()) else { return };
+    // A dummy device's own address tells nothing.
+    let random = || b.local().filter(|_| local.dpif_type() == "dummy-internal").map(|l| l.patch_mac);
+    let wanted = b.wanted.hwaddr.or_else(from_ports).or_else(random);
     if let Some(mac) = wanted.filter(|m| *m != local.mac()) {
         if let Err(e) = local.set_mac(mac) {
             infra::vlog!(LOG, Err, "bridge {local_name}: failed to set bridge Ethernet address: {e}");

@@ -58,8 +58,8 @@ fn bridge_view(bridges: &BTreeMap<String, Bridge>, bridge: &Bridge) -> BridgeVie
         protected: b.wanted.protected,
     };
     let bundles: Vec<BundleView> = bridge.bundles.values().map(bundle_view).collect();
-    let mut bundle_order: Vec<(Option<OfPort>, ofproto::BundleId)> =
-        bundles.iter().map(|b| (b.ports.first().copied(), b.id)).collect();
+    // In the order of creation.
+    let mut bundle_order: Vec<ofproto::BundleId> = bundles.iter().map(|b| b.id).collect();
     bundle_order.sort();
     BridgeView {
         id: bridge.id,
@@ -69,7 +69,7 @@ fn bridge_view(bridges: &BTreeMap<String, Bridge>, bridge: &Bridge) -> BridgeVie
         ports: ports.into_iter().map(|p| (p.ofport.0, Arc::new(p))).collect(),
         bundles: bundles.into_iter().map(|b| (b.id, Arc::new(b))).collect(),
         port_order: bridge.of.flood_order(),
-        bundle_order: bundle_order.into_iter().map(|(_, id)| id).collect(),
+        bundle_order,
         forward_bpdu: bridge.wanted.forward_bpdu,
         packet_in_on_miss: bridge.of.wants_misses(),
         drop_frags: bridge.of.config.frag == 1,

@@ -5,7 +5,7 @@
 //! Neighbours: `thread` feeds bursts and commands, `exec` runs actions that are more than one output, `emc`,
 //! `classifier` and `flows` are what it looks packets up in, `tx` is where they go.
 
-use crate::api::{Miss, MissResult, PmdId, Upcall, UserspacePacket};
+use crate::api::{FlowPut, Miss, MissResult, PmdId, Upcall, UserspacePacket};
 use crate::classifier::{Classifier, FlowIdx, BURST, NO_FLOW};
 use crate::drops::Drop;
 use crate::emc::{Emc, Worth};
@@ -443,6 +443,23 @@ impl Engine {
         self.flows.len() >= MAX_FLOWS || self.out.late.len() >= MAX_LATE
     }
 
+    /// Installs a megaflow that somebody asked for.
+    pub(crate) fn put(&mut self, put: FlowPut) {
+        let slot = Engine::slot_of(put.flow.in_port);
+        if slot == 0 || self.is_full() {
+            return;
+        }
+        let mut answer = MissResult {
+            actions: put.actions,
+            mask: put.mask,
+            install: true,
+            seq: put.seq,
+            ufid: put.ufid,
+            ..MissResult::default()
+        };
+        self.install(&Miniflow::from_flow(&put.flow), slot, &mut answer);
+    }
+
     /// Installs the megaflow that `answer` describes.
     fn install(&mut self, key: &Miniflow, slot: usize, answer: &mut MissResult) -> FlowIdx {
         // Whatever translation looked at, these tell classifiers and passes apart.
@@ -466,6 +483,7 @@ impl Engine {
             seq: answer.seq,
             now_ms: self.now_ms,
             ctx: answer.ctx.take(),
+            ufid: answer.ufid,
         }));
         let idx = self.flows.add(Arc::clone(&shared));
         let place = cls.insert(key, &mask, idx);

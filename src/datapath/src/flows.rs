@@ -191,6 +191,7 @@ pub(crate) mod tests {
             seq: tag,
             now_ms: 0,
             ctx: None,
+            ufid: None,
         }))
     }
 

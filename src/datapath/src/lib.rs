@@ -34,8 +34,8 @@ mod thread;
 mod tx;
 
 pub use api::{
-    Clock, DpConfig, DpError, DpOptions, FlowEvent, Miss, MissResult, PmdId, PmdRxqs, PortInfo, RxqInfo,
-    ThreadHook, Upcall, UserspacePacket,
+    Clock, DpConfig, DpError, DpOptions, FlowEvent, FlowPut, Miss, MissResult, PmdId, PmdRxqs, PortInfo,
+    RxqInfo, ThreadHook, Upcall, UserspacePacket,
 };
 pub use dp::Datapath;
 pub use drops::Drop;

@@ -66,6 +66,8 @@ pub struct Ofproto {
     /// Fragment handling and the rest of get-config.
     pub config: SwitchConfig,
     pub(crate) ports: BTreeMap<OfPort, Port>,
+    /// The last port number found free.
+    allocated: u16,
     /// Port numbers in the order in which they were added.
     created: Vec<OfPort>,
     pub(crate) flows: FlowTable,
@@ -84,6 +86,7 @@ impl Ofproto {
             protocols: VersionSet::DEFAULT,
             config: SwitchConfig { frag: 0, invalid_ttl_to_controller: false, miss_send_len: 0 },
             ports: BTreeMap::new(),
+            allocated: 0,
             created: Vec::new(),
             flows: FlowTable::default(),
             conns: BTreeMap::new(),
@@ -119,9 +122,16 @@ impl Ofproto {
 
     /// A free port number: `wanted` when it can be had, else the lowest one above those ever used; `None` when all
     /// are taken.
-    pub fn allocate_port(&self, wanted: Option<OfPort>) -> Option<OfPort> {
+    pub fn allocate_port(&mut self, wanted: Option<OfPort>) -> Option<OfPort> {
         let free = |p: &OfPort| p.0 != 0 && p.0 < OfPort::MAX.0 && !self.ports.contains_key(p);
-        wanted.filter(free).or_else(|| (1..OfPort::MAX.0).map(OfPort).find(free))
+        if let Some(p) = wanted.filter(free) {
+            return Some(p);
+        }
+        // Numbers go round, so that one given back is not somebody else's at once.
+        let after = (self.allocated + 1..OfPort::MAX.0).chain(1..=self.allocated);
+        let found = after.map(OfPort).find(free)?;
+        self.allocated = found.0;
+        Some(found)
     }
 
     /// Adds a port and tells controllers.
@@ -139,6 +149,15 @@ impl Ofproto {
         let desc = port.desc();
         self.conns.values_mut().for_each(|c| c.send_port_status(PortReason::Delete, &desc));
         Some(port)
+    }
+
+    /// The datapath gave a port another number.
+    pub fn renumber_dp_port(&mut self, no: OfPort, new: flow::DpPort) {
+        if let Some(crate::port::PortKind::Device { dp_port, .. }) =
+            self.ports.get_mut(&no).map(|p| &mut p.kind)
+        {
+            *dp_port = new;
+        }
     }
 
     /// Reads link states again and tells controllers what changed. True when something did.

@@ -153,7 +153,8 @@ impl BundleView {
             VlanMode::Access => self.vlan.unwrap_or(0) == vid,
             VlanMode::Trunk => self.trunks_vlan(vid),
             VlanMode::NativeTagged | VlanMode::NativeUntagged => {
-                self.vlan.unwrap_or(0) == vid || self.trunks_vlan(vid)
+                // Without a header a packet would be taken for one of the native VLAN.
+                self.vlan.unwrap_or(0) == vid || vid != 0 && self.trunks_vlan(vid)
             }
         }
     }

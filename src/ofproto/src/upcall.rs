@@ -37,6 +37,7 @@ pub struct Upcalls {
     flow_limit: AtomicUsize,
     n_flows: AtomicUsize,
     megaflows: AtomicBool,
+    ufid: AtomicBool,
     stats: UpcallStats,
 }
 
@@ -48,6 +49,7 @@ impl Upcalls {
             flow_limit: AtomicUsize::new(INITIAL_FLOW_LIMIT),
             n_flows: AtomicUsize::new(0),
             megaflows: AtomicBool::new(true),
+            ufid: AtomicBool::new(true),
             stats: UpcallStats::default(),
         }
     }
@@ -80,6 +82,16 @@ impl Upcalls {
     /// `upcall/disable-megaflows`: flows match every bit of their packet.
     pub fn set_megaflows(&self, on: bool) {
         self.megaflows.store(on, Ordering::Relaxed);
+    }
+
+    /// `upcall/disable-ufid`: whether dumps are by identifier, as `upcall/show` says.
+    pub fn set_ufid(&self, on: bool) {
+        self.ufid.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether dumps are by identifier.
+    pub fn ufid(&self) -> bool {
+        self.ufid.load(Ordering::Relaxed)
     }
 
     /// Whether flows wildcard what was not looked at.
@@ -161,6 +173,7 @@ pub fn translate_flow(
         side_effects: purpose != Purpose::Revalidate,
         may_wait: purpose != Purpose::Packet,
         for_flow: true,
+        packet_out: false,
         actions: None,
     };
     xlate(&input, out, None);

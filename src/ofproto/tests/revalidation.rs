@@ -168,6 +168,7 @@ impl Bench {
                 seq: r.seq,
                 now_ms: self.now,
                 ctx: r.ctx,
+                ufid: None,
             }));
             self.dp.events.lock().push(FlowEvent::New(f.clone()));
             f
@@ -345,6 +346,9 @@ fn threads_sweep_on_their_own() {
     let clock = AtomicU64::new(1000);
     std::thread::scope(|s| {
         let t = s.spawn(|| b.rev.run(5, &|| clock.load(Ordering::Relaxed)));
+        while !b.rev.show().contains("  5: (keys") {
+            std::thread::yield_now();
+        }
         b.rev.wait_sweep();
         assert_eq!(b.rev.flow_count(), 1);
         b.rev.purge();

@@ -3,7 +3,8 @@
 //!
 //! Neighbours: `actions` collects and runs. Threads: part of a translation.
 
-use super::Ctx;
+use super::{Ctx, Remark};
+use flow::OfPort;
 use openflow::Action;
 
 /// Place of an action in the order; actions of equal place replace each other, but for set-field and its kin.
@@ -27,7 +28,7 @@ enum Slot {
 
 fn slot(action: &Action) -> Slot {
     match action {
-        Action::StripVlan => Slot::PopVlan,
+        Action::StripVlan | Action::PopVlan => Slot::PopVlan,
         Action::PopMpls(_) => Slot::PopMpls,
         Action::PushMpls(_) => Slot::PushMpls,
         Action::PushVlan(_) => Slot::PushVlan,
@@ -81,6 +82,36 @@ fn in_order(set: &[Action]) -> Vec<Action> {
 }
 
 impl Ctx<'_, '_> {
+    /// Adds to the action set; what it outputs to can be matched.
+    pub(super) fn write_actions(&mut self, set: &[Action]) {
+        self.action_set.extend_from_slice(set);
+        let grouped = self.action_set.iter().any(|a| matches!(a, Action::Group(_)));
+        let port = self.action_set.iter().rev().find_map(|a| match a {
+            Action::Output { port, .. } => Some(*port),
+            _ => None,
+        });
+        self.flow.actset_output = port.filter(|_| !grouped).unwrap_or(OfPort::UNSET).0.into();
+        self.trace_set("is");
+    }
+
+    /// Empties the action set.
+    pub(super) fn clear_actions(&mut self) {
+        self.trace_set("was");
+        self.action_set.clear();
+        self.flow.actset_output = OfPort::UNSET.0.into();
+    }
+
+    fn trace_set(&mut self, verb: &str) {
+        if let Some(t) = self.trace.as_deref_mut() {
+            let list = in_order(&self.action_set);
+            if list.is_empty() {
+                t.note(Remark::Detail, format_args!("action set {verb} empty"));
+            } else {
+                t.note(Remark::ActionSet(verb, &list), format_args!(""));
+            }
+        }
+    }
+
     /// Runs the action set, if there is one.
     pub(super) fn run_action_set(&mut self) {
         if self.action_set.is_empty() {
@@ -88,9 +119,16 @@ impl Ctx<'_, '_> {
         }
         let set = std::mem::take(&mut self.action_set);
         let list = in_order(&set);
+        if list.is_empty() {
+            return;
+        }
         let exit = std::mem::replace(&mut self.exit, false);
         self.in_action_set = true;
+        if let Some(t) = self.trace.as_deref_mut() {
+            t.action_set();
+        }
         self.do_actions(&list, true);
+        self.trace_leave();
         self.in_action_set = false;
         self.exit |= exit;
     }

@@ -6,6 +6,7 @@ use super::scan::Scan;
 use super::{KeyError, KeyOptions};
 use crate::be::{Be16, Be32};
 use crate::key::{Flow, MAX_MPLS, VLAN_CFI};
+use crate::odp::Ufid;
 use crate::text::{CT_STATE, TCP_FLAGS, TUN_FLAGS};
 
 /// Attributes that any flow may have.
@@ -94,6 +95,12 @@ fn list(s: &mut Scan, options: &KeyOptions, depth: u32, nested: bool) -> Result<
         s.skip_delimiters();
         if s.rest.is_empty() && !nested || nested && s.eat(")") {
             return Ok(all);
+        }
+        if let Some(rest) =
+            s.rest.strip_prefix("ufid:").filter(|r| r.get(..36).and_then(Ufid::parse).is_some())
+        {
+            // A name is not part of a key.
+            return Err(KeyError::Syntax(rest[36..].to_string()));
         }
         let start = s.rest;
         let syntax = || KeyError::Syntax(start.to_string());

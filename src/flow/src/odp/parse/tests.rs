@@ -118,7 +118,9 @@ proptest! {
         let mask = mask_of(&flow, &noise);
         let long = text(&flow, &mask, true);
         let key = read(&long).map_err(|e| TestCaseError::fail(format!("{long}: {e}")))?;
-        prop_assert_eq!(text(&key.flow, &key.mask, true), long);
+        // Flags of which no bit counts have no value in the text.
+        let plain = |t: String| t.replace(",tcp_flags(0/0)", "");
+        prop_assert_eq!(plain(text(&key.flow, &key.mask, true)), plain(long));
         let short = text(&flow, &mask, false);
         let again = read(&short).map_err(|e| TestCaseError::fail(format!("{short}: {e}")))?;
         prop_assert_eq!(again.mask, key.mask);
