@@ -35,6 +35,9 @@ pub trait Service {
     fn opened(&mut self, id: ConnectionId, bridge: &str, now: i64) -> bool;
     /// Bytes arrived.
     fn input(&mut self, id: ConnectionId, bytes: &[u8], now: i64);
+    /// Whether messages wait that were not looked at, as too much waited to be written: they are taken up with an
+    /// empty input.
+    fn has_input(&self, id: ConnectionId) -> bool;
     /// What waits to be written; written bytes are taken from its front.
     fn output(&mut self, id: ConnectionId) -> &mut VecDeque<u8>;
     /// False once the service wants the connection closed (after its output).
@@ -185,6 +188,11 @@ impl Connection {
             if backlog >= MAX_BACKLOG {
                 return true;
             }
+            if service.has_input(self.id) {
+                // One helping a turn, so that others are served between two.
+                service.input(self.id, &[], now);
+                left = 0;
+            }
             if left == 0 {
                 self.more = true;
                 return true;
@@ -231,6 +239,9 @@ mod tests {
             for b in bytes {
                 out.extend([*b; 64]);
             }
+        }
+        fn has_input(&self, _: ConnectionId) -> bool {
+            false
         }
         fn output(&mut self, id: ConnectionId) -> &mut VecDeque<u8> {
             self.out.get_mut(&id).unwrap()

@@ -166,6 +166,11 @@ impl Service for OpenFlowSide<'_> {
         }
     }
 
+    fn has_input(&self, id: ConnectionId) -> bool {
+        let Some((bridge, conn)) = self.connections.get(&id) else { return false };
+        self.manager.conn(bridge, *conn).is_some_and(|c| c.has_input())
+    }
+
     fn output(&mut self, id: ConnectionId) -> &mut VecDeque<u8> {
         let Some((bridge, conn)) = self.connections.get(&id) else { return self.nothing };
         match self.manager.conn_mut(bridge, *conn) {

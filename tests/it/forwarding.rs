@@ -65,7 +65,9 @@ fn vlan_modes() {
 
     let plain = start(1, 255).ethertype(0x9000).payload(&[7; 46]).finish();
     let t = |vid: u16| tagged(&plain, vid);
-    let cases: &[(usize, Vec<u8>, Vec<(usize, Vec<u8>)>)] = &[
+    // A frame and its port, the frames that come out and theirs.
+    type Case = (usize, Vec<u8>, Vec<(usize, Vec<u8>)>);
+    let cases: &[Case] = &[
         // From an access port.
         (1, plain.clone(), vec![(2, plain.clone()), (4, t(10)), (5, plain.clone()), (6, t(10))]),
         (1, t(0), vec![(2, plain.clone()), (4, t(10)), (5, plain.clone()), (6, t(10))]),

@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+mod bad_input;
 mod control;
+mod database;
 mod diff;
 mod dummy;
 mod flow_life;
@@ -14,6 +16,8 @@ mod harness;
 #[allow(dead_code)]
 mod lab;
 mod lifecycle;
+mod openflow;
+mod ports;
 mod replay;
 mod tidy;
 mod trace;

@@ -236,7 +236,11 @@ impl Manager {
             return;
         }
         self.seen = self.client.seqno();
-        let Some(wanted) = Wanted::read(self.client.replica()) else { return };
+        let held = self
+            .bridges
+            .iter()
+            .flat_map(|(name, b)| b.interfaces.keys().map(move |i| (i.clone(), name.clone())));
+        let Some(wanted) = Wanted::read(self.client.replica(), &held.collect()) else { return };
         self.reconfigure(wanted);
         self.ready = true;
         self.status.configured(now_ms);
@@ -261,10 +265,16 @@ impl Manager {
         }
         crate::ports::check_patch_peers(&mut self.bridges);
         self.publish();
+        let absent =
+            |i: &&crate::state::Interface| i.error.as_ref().is_some_and(|e| e.ends_with("(No such device)"));
+        let failed = self.bridges.values().flat_map(|b| b.interfaces.values()).filter(absent);
+        self.missing.extend(failed.map(|i| i.wanted.name.clone()));
         let Some(dp) = self.datapath.clone() else { return };
-        let gone =
-            self.bridges.values_mut().filter_map(|b| crate::ports::start(b, &dp).then_some(())).count();
-        if gone > 0 {
+        let mut gone = false;
+        for b in self.bridges.values_mut() {
+            gone |= crate::ports::start(b, &dp);
+        }
+        if gone {
             self.publish();
         }
     }
@@ -490,9 +500,13 @@ impl Manager {
         // Requested numbers first, so that nobody else takes them.
         let mut order: Vec<&crate::wanted::WantedInterface> =
             w.ports.iter().flat_map(|p| &p.interfaces).collect();
-        order.sort_by_key(|i| i.ofport_request.is_none());
+        order.sort_by_key(|i| (i.ofport_request.is_none(), i.ofport_hint.is_none()));
+        let mut changed = false;
         for i in order {
-            crate::ports::ensure(b, i, (&dp, class), &self.opener);
+            changed |= crate::ports::ensure(b, i, (&dp, class), &self.opener);
+        }
+        if changed {
+            b.of.refresh_ports();
         }
         for (p, id) in w.ports.iter().zip(ids) {
             match b.bundles.get_mut(&p.name) {

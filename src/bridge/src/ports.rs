@@ -57,11 +57,10 @@ fn error_text(name: &str, e: &Error) -> String {
 /// A datapath and its type.
 pub(crate) type Target<'a> = (&'a Datapath, DatapathClass);
 
-/// Brings `w` into effect, or keeps the reason why it is not.
-pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: Target<'_>, opener: &Opener) {
+/// Brings `w` into effect, or keeps the reason why it is not. True when a device that was there was changed.
+pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: Target<'_>, opener: &Opener) -> bool {
     if b.interfaces.contains_key(&w.name) {
-        update(b, w, dp.0);
-        return;
+        return update(b, w, dp.0);
     }
     let mut iface = Interface {
         wanted: w.clone(),
@@ -77,6 +76,7 @@ pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: Target<'_>, opener
         iface.error = Some(text);
     }
     b.interfaces.insert(w.name.clone(), iface);
+    false
 }
 
 fn bring_up(
@@ -87,7 +87,7 @@ fn bring_up(
 ) -> Result<(), String> {
     let w = iface.wanted.clone();
     let is_local = w.name == b.wanted.name;
-    let no = if is_local { Some(OfPort::LOCAL) } else { b.of.allocate_port(w.ofport_request) };
+    let no = if is_local { Some(OfPort::LOCAL) } else { b.of.allocate_port(w.ofport_request, w.ofport_hint) };
     let Some(no) = no else { return Err(format!("{}: no free OpenFlow port number is left", w.name)) };
     let kind = if iface.is_patch() {
         if w.config.options.get("peer").is_none_or(|p| p.is_empty() || *p == w.name) {
@@ -151,17 +151,17 @@ fn configure(netdev: &Arc<dyn Netdev>, w: &WantedInterface) {
 }
 
 /// Applies changes of the row to an interface in effect.
-fn update(b: &mut Bridge, w: &WantedInterface, dp: &Datapath) {
-    let Some(iface) = b.interfaces.get_mut(&w.name) else { return };
+fn update(b: &mut Bridge, w: &WantedInterface, dp: &Datapath) -> bool {
+    let Some(iface) = b.interfaces.get_mut(&w.name) else { return false };
+    if w.ofport_request.is_some() && w.ofport_request != iface.wanted.ofport_request {
+        renumber(&mut b.of, iface, w.ofport_request);
+    }
     let changed = iface.wanted.config != w.config || iface.wanted.mac != w.mac;
     iface.wanted = w.clone();
-    if !changed {
-        return;
+    if !changed || iface.is_patch() {
+        return false;
     }
-    if iface.is_patch() {
-        return;
-    }
-    let (Some(netdev), Some(no)) = (iface.netdev.clone(), iface.dp_port) else { return };
+    let (Some(netdev), Some(no)) = (iface.netdev.clone(), iface.dp_port) else { return false };
     iface.error = None;
     configure(&netdev, w);
     let applied = netdev.set_config(&w.config).map_err(|e| error_text(&w.name, &e)).and_then(|waits| {
@@ -175,6 +175,19 @@ fn update(b: &mut Bridge, w: &WantedInterface, dp: &Datapath) {
         infra::vlog!(LOG, Warn, "{}: could not set configuration ({text})", w.name);
         iface.error = Some(text);
     }
+    true
+}
+
+/// Gives a port that is there the OpenFlow number `wanted`, if that is free.
+fn renumber(of: &mut ofproto::ofproto::Ofproto, iface: &mut Interface, wanted: Option<OfPort>) {
+    let (Some(old), Some(new)) = (iface.ofport, wanted) else { return };
+    if old == new || old == OfPort::LOCAL || of.port(new).is_some() {
+        return;
+    }
+    let Some(mut port) = of.remove_port(old) else { return };
+    port.no = new;
+    of.add_port(port);
+    iface.ofport = Some(new);
 }
 
 /// Takes the interface `name` out of the bridge and the datapath, and closes its device.

@@ -6,7 +6,7 @@
 use crate::class::DatapathClass;
 use crate::manager::{DeviceLibrary, LOG};
 use crate::ports::Opener;
-use crate::state::{Bridge, Interface};
+use crate::state::Bridge;
 use netdev::Stats;
 use ofproto::port::Port;
 use ovsdb::{Client, Datum, Outcome, Replica, RowId, SubmitError, Transaction, TxnId, Uuid};
@@ -125,13 +125,11 @@ fn build(replica: &Replica, ctx: &Context<'_>, with_stats: bool) -> Transaction 
         for i in b.interfaces.values() {
             let Some(row) = replica.row("Interface", i.wanted.row) else { continue };
             let port = i.ofport.and_then(|p| b.of.port(p));
-            interface(&mut txn, &row.id(), i, port, with_stats);
+            let claimed =
+                ctx.rejected.iter().find(|(uuid, _)| *uuid == i.wanted.row).map(|(_, why)| why.clone());
+            txn.set(&row.id(), "error", i.error.clone().or(claimed));
+            interface(&mut txn, &row.id(), port, with_stats);
         }
-    }
-    for (uuid, why) in ctx.rejected {
-        let Some(row) = replica.row("Interface", *uuid) else { continue };
-        txn.set(&row.id(), "error", why.as_str());
-        txn.set(&row.id(), "ofport", -1i64);
     }
     txn
 }
@@ -154,8 +152,7 @@ fn mac_text(m: [u8; 6]) -> String {
     m.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":")
 }
 
-fn interface(txn: &mut Transaction, id: &RowId, i: &Interface, port: Option<&Port>, with_stats: bool) {
-    txn.set(id, "error", i.error.clone());
+fn interface(txn: &mut Transaction, id: &RowId, port: Option<&Port>, with_stats: bool) {
     let Some(port) = port else {
         txn.set(id, "ofport", -1i64);
         for c in [

@@ -24,6 +24,8 @@ pub struct WantedInterface {
     pub config: netdev::Config,
     /// `ofport_request`.
     pub ofport_request: Option<OfPort>,
+    /// `ofport`: the number it had before.
+    pub ofport_hint: Option<OfPort>,
     /// `mac`.
     pub mac: Option<[u8; 6]>,
 }
@@ -105,7 +107,7 @@ pub struct Wanted {
     pub other_config: BTreeMap<String, String>,
     /// Bridges by name.
     pub bridges: BTreeMap<String, WantedBridge>,
-    /// Interfaces that cannot be used for a reason that the rows alone show, with that reason.
+    /// Interfaces that more than one port claims, and who has them.
     pub rejected: Vec<(Uuid, String)>,
 }
 
@@ -142,14 +144,17 @@ fn vlan_ids(row: &RowRef<'_>, column: &str) -> Vec<u16> {
 
 impl Wanted {
     /// Reads everything. `None` when there is no Open_vSwitch row.
-    pub fn read(replica: &Replica) -> Option<Wanted> {
+    ///
+    /// An interface that ports of several bridges claim stays in the bridge that has it, as `held` tells by
+    /// interface; else the first gets it.
+    pub fn read(replica: &Replica, held: &BTreeMap<String, String>) -> Option<Wanted> {
         let root = replica.only_row("Open_vSwitch")?;
         let mut w = Wanted {
             next_cfg: root.int("next_cfg"),
             other_config: text_map(&root, "other_config"),
             ..Wanted::default()
         };
-        let mut taken: BTreeMap<String, String> = BTreeMap::new();
+        let mut claims = Claims { owners: owners(replica, &root, held), ..Claims::default() };
         for row in replica.follow(&root, "bridges", "Bridge") {
             let name = row.str("name");
             if w.bridges.contains_key(name) {
@@ -164,19 +169,40 @@ impl Wanted {
                 );
                 continue;
             }
-            let b = read_bridge(replica, &row, &mut taken, &mut w.rejected);
+            let b = read_bridge(replica, &row, &mut claims);
             w.bridges.insert(name.into(), b);
         }
+        w.rejected = claims.rejected;
         Some(w)
     }
 }
 
-fn read_bridge(
-    replica: &Replica,
-    row: &RowRef<'_>,
-    taken: &mut BTreeMap<String, String>,
-    rejected: &mut Vec<(Uuid, String)>,
-) -> WantedBridge {
+/// Who gets which interface.
+#[derive(Default)]
+struct Claims {
+    /// The bridge that an interface is for.
+    owners: BTreeMap<String, String>,
+    /// Interfaces that a port has.
+    taken: BTreeSet<String>,
+    rejected: Vec<(Uuid, String)>,
+}
+
+fn owners(replica: &Replica, root: &RowRef<'_>, held: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut owners = BTreeMap::new();
+    for bridge in replica.follow(root, "bridges", "Bridge") {
+        for port in replica.follow(&bridge, "ports", "Port") {
+            for i in replica.follow(&port, "interfaces", "Interface") {
+                let (name, bridge) = (i.str("name"), bridge.str("name"));
+                if held.get(name).is_some_and(|b| b == bridge) || !owners.contains_key(name) {
+                    owners.insert(name.to_string(), bridge.to_string());
+                }
+            }
+        }
+    }
+    owners
+}
+
+fn read_bridge(replica: &Replica, row: &RowRef<'_>, claims: &mut Claims) -> WantedBridge {
     let name = row.str("name").to_string();
     let checked = |key: &str, v: Option<&str>, ok: bool| {
         if let (Some(v), false) = (v, ok) {
@@ -191,8 +217,7 @@ fn read_bridge(
     checked("hwaddr", hw_text, hwaddr.is_some());
     let names: BTreeSet<&str> = row.strs("protocols").collect();
     let floods = vlan_ids(row, "flood_vlans");
-    let ports =
-        replica.follow(row, "ports", "Port").filter_map(|p| read_port(replica, &p, &name, taken, rejected));
+    let ports = replica.follow(row, "ports", "Port").filter_map(|p| read_port(replica, &p, &name, claims));
     WantedBridge {
         row: row.uuid(),
         datapath_type: Some(row.str("datapath_type")).filter(|t| !t.is_empty()).unwrap_or("system").into(),
@@ -212,23 +237,19 @@ fn read_bridge(
     }
 }
 
-fn read_port(
-    replica: &Replica,
-    row: &RowRef<'_>,
-    bridge: &str,
-    taken: &mut BTreeMap<String, String>,
-    rejected: &mut Vec<(Uuid, String)>,
-) -> Option<WantedPort> {
+fn read_port(replica: &Replica, row: &RowRef<'_>, bridge: &str, claims: &mut Claims) -> Option<WantedPort> {
     let name = row.str("name").to_string();
     let mut interfaces = Vec::new();
     for i in replica.follow(row, "interfaces", "Interface") {
         let w = read_interface(&i, bridge);
-        if let Some(first) = taken.get(&w.name) {
-            infra::vlog!(LOG, Warn, "bridge {bridge}: interface {} is already in bridge {first}", w.name);
-            rejected.push((w.row, format!("interface {} is already in bridge {first}", w.name)));
+        let owner = claims.owners.get(&w.name).map_or(bridge, String::as_str);
+        if owner != bridge || claims.taken.contains(&w.name) {
+            let why = format!("interface {} is already in bridge {owner}", w.name);
+            infra::vlog!(LOG, Warn, "bridge {bridge}: {why}");
+            claims.rejected.push((w.row, why));
             continue;
         }
-        taken.insert(w.name.clone(), bridge.into());
+        claims.taken.insert(w.name.clone());
         interfaces.push(w);
     }
     if interfaces.is_empty() {
@@ -283,6 +304,10 @@ fn read_interface(row: &RowRef<'_>, bridge: &str) -> WantedInterface {
     if let (Some(t), None) = (mac_text, mac) {
         infra::vlog!(LOG, Warn, "interface {name}: ignoring mac \"{t}\", which is not an Ethernet address");
     }
+    let number = |column: &str| {
+        let value = row.int_opt(column).and_then(|p| u16::try_from(p).ok());
+        value.filter(|p| (1..OfPort::MAX.0).contains(p)).map(OfPort)
+    };
     WantedInterface {
         row: row.uuid(),
         kind: kind.into(),
@@ -291,11 +316,8 @@ fn read_interface(row: &RowRef<'_>, bridge: &str) -> WantedInterface {
             other_config: text_map(row, "other_config"),
             mtu_request: row.int_opt("mtu_request").and_then(|m| u16::try_from(m).ok()),
         },
-        ofport_request: row
-            .int_opt("ofport_request")
-            .and_then(|p| u16::try_from(p).ok())
-            .filter(|p| (1..OfPort::MAX.0).contains(p))
-            .map(OfPort),
+        ofport_request: number("ofport_request"),
+        ofport_hint: number("ofport"),
         mac,
         name,
     }

@@ -42,7 +42,7 @@ const fn words_from_to(from: usize, to: usize) -> u64 {
 const STAGES: [u64; 4] = {
     let l2 = std::mem::offset_of!(Flow, dl_dst) / 8;
     let l3 = std::mem::offset_of!(Flow, nw_src) / 8;
-    let l4 = std::mem::offset_of!(Flow, tp_src) / 8;
+    let l4 = std::mem::offset_of!(Flow, nd_target) / 8;
     let of = std::mem::offset_of!(Flow, metadata) / 8;
     [
         words_from_to(0, l2) | words_from_to(of, FLOW_WORDS),
@@ -54,52 +54,29 @@ const STAGES: [u64; 4] = {
 
 const W_PORTS: usize = std::mem::offset_of!(Flow, tp_src) / 8;
 const W_NW: usize = std::mem::offset_of!(Flow, nw_src) / 8;
-const W_V6_SRC: usize = std::mem::offset_of!(Flow, ipv6_src) / 8;
-const W_V6_DST: usize = std::mem::offset_of!(Flow, ipv6_dst) / 8;
 
-/// Fields with prefix tracking.
-const N_TRIES: usize = 4;
+/// Fields with prefix tracking: those of `Flow_Table.prefixes` when it is not set.
+const N_TRIES: usize = 2;
 
 /// One tracked field: where its bits stand in the flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum TrieField {
     Ipv4Dst,
     Ipv4Src,
-    Ipv6Dst,
-    Ipv6Src,
 }
 
-const TRIE_FIELDS: [TrieField; N_TRIES] =
-    [TrieField::Ipv4Dst, TrieField::Ipv4Src, TrieField::Ipv6Dst, TrieField::Ipv6Src];
+/// Bits of each, in packets of type [`ETH_IP`].
+const WIDTH: u8 = 32;
+const ETH_IP: u16 = 0x0800;
+
+const TRIE_FIELDS: [TrieField; N_TRIES] = [TrieField::Ipv4Dst, TrieField::Ipv4Src];
 
 impl TrieField {
-    fn width(self) -> u8 {
-        match self {
-            TrieField::Ipv4Dst | TrieField::Ipv4Src => 32,
-            TrieField::Ipv6Dst | TrieField::Ipv6Src => 128,
-        }
-    }
-
-    fn stage_words(self) -> u64 {
-        match self {
-            TrieField::Ipv4Dst | TrieField::Ipv4Src => 1 << W_NW,
-            TrieField::Ipv6Src => 3 << W_V6_SRC,
-            TrieField::Ipv6Dst => 3 << W_V6_DST,
-        }
-    }
-
-    fn applies(self, flow: &Flow) -> bool {
-        let v4 = matches!(self, TrieField::Ipv4Dst | TrieField::Ipv4Src);
-        flow.dl_type.get() == if v4 { 0x0800 } else { 0x86dd }
-    }
-
     /// The field's bits, left-aligned.
     fn value(self, f: &Flow) -> u128 {
         match self {
             TrieField::Ipv4Dst => u128::from(f.nw_dst.get()) << 96,
             TrieField::Ipv4Src => u128::from(f.nw_src.get()) << 96,
-            TrieField::Ipv6Dst => u128::from_be_bytes(f.ipv6_dst),
-            TrieField::Ipv6Src => u128::from_be_bytes(f.ipv6_src),
         }
     }
 
@@ -107,8 +84,6 @@ impl TrieField {
         match self {
             TrieField::Ipv4Dst => m.0.nw_dst = ((v >> 96) as u32).into(),
             TrieField::Ipv4Src => m.0.nw_src = ((v >> 96) as u32).into(),
-            TrieField::Ipv6Dst => m.0.ipv6_dst = v.to_be_bytes(),
-            TrieField::Ipv6Src => m.0.ipv6_src = v.to_be_bytes(),
         }
     }
 
@@ -333,7 +308,11 @@ impl Subtable {
         let own = self.mask.word(W_PORTS);
         let mut masked = Flow::default();
         masked.words_mut()[W_PORTS] = flow.words()[W_PORTS] & own;
-        let (_, needed) = self.ports.lookup(Subtable::ports_of(&masked), 32);
+        let (lens, needed) = self.ports.lookup(Subtable::ports_of(&masked), 32);
+        if lens.has(self.ports_len) {
+            // A rule has these ports: it is something else that does not match.
+            return self.fold(mask, self.mask.map);
+        }
         let m = (prefix_mask(needed) >> 96) as u32;
         let mut part = Mask::default();
         part.0.tp_src = ((m >> 16) as u16).into();
@@ -382,12 +361,12 @@ impl TrieLookups<'_> {
     fn rules_out(&mut self, subtable: &Subtable, stage: usize, flow: &Flow, mask: &mut Mask) -> bool {
         for (i, field) in TRIE_FIELDS.into_iter().enumerate() {
             let len = subtable.trie_lens[i];
-            if len == 0 || field.stage_words() & subtable.stage_maps[stage] == 0 {
+            if len == 0 || (1 << W_NW) & subtable.stage_maps[stage] == 0 {
                 continue;
             }
             let (lens, needed) = *self.done[i].get_or_insert_with(|| {
-                if field.applies(flow) {
-                    self.tries[i].lookup(field.value(flow), field.width())
+                if flow.dl_type.get() == ETH_IP {
+                    self.tries[i].lookup(field.value(flow), WIDTH)
                 } else {
                     (PrefixLens::ALL, 0)
                 }

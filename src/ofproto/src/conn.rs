@@ -82,6 +82,7 @@ pub struct Conn {
     name: String,
     allowed: VersionSet,
     decoder: Decoder,
+    stalled: bool,
     out: VecDeque<u8>,
     session: Option<Session>,
     closing: bool,
@@ -113,6 +114,7 @@ impl Conn {
             name,
             allowed,
             decoder: Decoder::new(),
+            stalled: false,
             out: VecDeque::new(),
             session: None,
             closing: false,
@@ -142,9 +144,10 @@ impl Conn {
         &mut self.out
     }
 
-    /// Whether the peer's next bytes should wait until it has read more.
-    pub fn is_congested(&self) -> bool {
-        self.out.len() > MAX_REPLY_BACKLOG
+    /// Whether messages wait that were not looked at since the peer does not read its replies. Once it has read
+    /// some, they are taken up with the next input, which may be empty.
+    pub fn has_input(&self) -> bool {
+        self.stalled
     }
 
     /// Whether the connection must be closed once its output is sent.
@@ -178,7 +181,12 @@ impl Conn {
 
     pub(crate) fn input(&mut self, bytes: &[u8], of: &mut Ofproto, host: &mut dyn Host) {
         self.decoder.feed(bytes);
+        self.stalled = false;
         while !self.closing {
+            if self.out.len() > MAX_REPLY_BACKLOG {
+                self.stalled = true;
+                break;
+            }
             match self.decoder.next_frame() {
                 Ok(None) => break,
                 Ok(Some(frame)) => self.frame(&frame, of, host),
@@ -473,7 +481,13 @@ impl Conn {
     }
 
     pub(crate) fn send_packet_in(&mut self, p: &PacketInEvent<'_>) {
-        let reason = p.reason as u32;
+        // What a connection asked for is told in the reasons of its version.
+        let Some(version) = self.version() else { return };
+        let reason = p.reason.on_wire(version) as u32;
+        // From OpenFlow 1.3 on a miss without a rule for it is a drop.
+        if p.reason == PacketInReason::ImplicitMiss && version >= Version::V13 {
+            return;
+        }
         if p.controller_id != self.controller_id
             || !self.wants(self.async_config.packet_in, reason)
             || !self.may_send_async()
@@ -560,5 +574,51 @@ fn port_mod(of: &mut Ofproto, pm: &PortMod, host: &mut dyn Host) -> Handled {
 impl Drop for Conn {
     fn drop(&mut self) {
         self.log_flow_mods(infra::clock::now_ms().max(0) as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoHost;
+
+    impl Host for NoHost {
+        fn publish(&mut self, _: &str, _: crate::Tables) {}
+        fn packet_out(&mut self, _: &str, _: &PacketOut) -> Handled {
+            Ok(())
+        }
+        fn port_changed(&mut self, _: &str, _: &crate::port::Port) {}
+        fn refresh_stats(&mut self) {}
+        fn now_ms(&self) -> u64 {
+            0
+        }
+    }
+
+    /// Requests whose replies nobody reads do not fill the memory, and none is lost.
+    #[test]
+    fn a_peer_that_does_not_read_is_not_answered() {
+        const REQUESTS: usize = 100;
+        let mut of = Ofproto::new("br0", 1);
+        let id = of.connect(ConnKind::Service { name: "unix#1".into() });
+        // A table features request of OpenFlow 1.3: many bytes for 16.
+        let request = [4, 18, 0, 16, 0, 0, 0, 9, 0, 12, 0, 0, 0, 0, 0, 0];
+        let mut bytes = vec![4, 0, 0, 8, 0, 0, 0, 1];
+        bytes.extend(request.repeat(REQUESTS));
+        bytes.extend([4, 20, 0, 8, 0, 0, 0, 77]);
+        of.input(id, &bytes, &mut NoHost);
+        let mut turns = 0;
+        let last = loop {
+            let conn = of.conn_mut(id).unwrap();
+            assert!(conn.output().len() < 2 * MAX_REPLY_BACKLOG, "{} bytes wait", conn.output().len());
+            let sent: Vec<u8> = conn.output().drain(..).collect();
+            if !conn.has_input() {
+                break sent;
+            }
+            turns += 1;
+            of.input(id, &[], &mut NoHost);
+        };
+        assert!(turns > 10, "{turns}");
+        assert!(last.ends_with(&[4, 21, 0, 8, 0, 0, 0, 77]), "the barrier is answered last");
     }
 }

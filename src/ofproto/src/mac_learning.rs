@@ -15,8 +15,6 @@ use std::collections::BTreeSet;
 pub const DEFAULT_IDLE_SECS: u32 = 300;
 /// Table size unless configured.
 pub const DEFAULT_MAX_ENTRIES: usize = 8192;
-/// For how long a gratuitous ARP keeps others from moving the entry, ms (matters to bonds).
-pub const GRAT_ARP_LOCK_MS: u64 = 5000;
 
 const NIL: u32 = u32::MAX;
 
@@ -70,7 +68,6 @@ struct Entry {
     bundle: BundleId,
     is_static: bool,
     used_ms: u64,
-    grat_arp_until_ms: u64,
     /// Neighbours in the list by last use: of the table, and of the bundle.
     all: Link,
     own: Link,
@@ -176,7 +173,7 @@ impl MacLearning {
 
     /// Learns that `key` is behind `bundle`. `wait`: take the lock even when another thread has it (never on a
     /// poll-mode thread).
-    pub fn learn(&self, key: MacKey, bundle: BundleId, grat_arp: bool, now_ms: u64, wait: bool) -> Learned {
+    pub fn learn(&self, key: MacKey, bundle: BundleId, now_ms: u64, wait: bool) -> Learned {
         if key.mac[0] & 1 != 0 {
             return Learned::Same;
         }
@@ -192,7 +189,7 @@ impl MacLearning {
             let fresh = now_ms.saturating_sub(e.used_ms) < 1000;
             // Late news of packets seen elsewhere earlier do not move an entry back.
             let late = e.bundle != bundle && now_ms < e.used_ms;
-            if e.is_static || late || (e.bundle == bundle && fresh && !grat_arp) {
+            if e.is_static || late || (e.bundle == bundle && fresh) {
                 return Learned::Same;
             }
         }
@@ -200,13 +197,7 @@ impl MacLearning {
         let Some(mut t) = (if wait { Some(self.inner.write()) } else { self.inner.try_write() }) else {
             return Learned::Busy;
         };
-        t.learn(key, bundle, grat_arp, now_ms)
-    }
-
-    /// Whether `key` is locked to its bundle by a gratuitous ARP.
-    pub fn is_grat_arp_locked(&self, key: MacKey, now_ms: u64) -> bool {
-        let t = self.inner.read();
-        t.index.get(&key).is_some_and(|&i| t.slab[i as usize].grat_arp_until_ms > now_ms)
+        t.learn(key, bundle, now_ms)
     }
 
     /// Removes entries older than the aging time. True when flows must be revalidated.
@@ -302,24 +293,24 @@ impl Inner {
         self.index.len() - self.statics
     }
 
-    fn learn(&mut self, key: MacKey, bundle: BundleId, grat_arp: bool, now_ms: u64) -> Learned {
-        let mut result = Learned::Same;
-        let at = match self.index.get(&key).copied() {
-            Some(i) if self.slab[i as usize].is_static => return Learned::Same,
+    fn learn(&mut self, key: MacKey, bundle: BundleId, now_ms: u64) -> Learned {
+        match self.index.get(&key).copied() {
+            Some(i) if self.slab[i as usize].is_static => Learned::Same,
             Some(i) => {
                 let e = self.slab[i as usize];
-                if e.bundle != bundle {
-                    self.moved += 1;
-                    result = Learned::Changed;
-                } else if now_ms.saturating_sub(e.used_ms) >= self.idle_ms {
-                    result = Learned::Changed; // it had aged out for lookups
-                }
+                let moved = e.bundle != bundle;
+                self.moved += u64::from(moved);
                 self.unlink(i);
-                let e = &mut self.slab[i as usize];
-                e.bundle = bundle;
-                e.used_ms = e.used_ms.max(now_ms);
+                let entry = &mut self.slab[i as usize];
+                entry.bundle = bundle;
+                entry.used_ms = e.used_ms.max(now_ms);
                 self.link(i);
-                i
+                // One that had aged out was unknown to lookups.
+                if moved || now_ms.saturating_sub(e.used_ms) >= self.idle_ms {
+                    Learned::Changed
+                } else {
+                    Learned::Same
+                }
             }
             None => {
                 while self.index.len() >= self.max_entries {
@@ -328,26 +319,14 @@ impl Inner {
                     }
                 }
                 self.learned += 1;
-                result = Learned::Changed;
-                self.insert(key, bundle, false, now_ms)
+                self.insert(key, bundle, false, now_ms);
+                Learned::Changed
             }
-        };
-        if grat_arp {
-            self.slab[at as usize].grat_arp_until_ms = now_ms + GRAT_ARP_LOCK_MS;
         }
-        result
     }
 
-    fn insert(&mut self, key: MacKey, bundle: BundleId, is_static: bool, now_ms: u64) -> u32 {
-        let e = Entry {
-            key,
-            bundle,
-            is_static,
-            used_ms: now_ms,
-            grat_arp_until_ms: 0,
-            all: UNLINKED,
-            own: UNLINKED,
-        };
+    fn insert(&mut self, key: MacKey, bundle: BundleId, is_static: bool, now_ms: u64) {
+        let e = Entry { key, bundle, is_static, used_ms: now_ms, all: UNLINKED, own: UNLINKED };
         let i = match self.free.pop() {
             Some(i) => {
                 self.slab[i as usize] = e;
@@ -361,7 +340,6 @@ impl Inner {
         self.index.insert(key, i);
         self.statics += usize::from(is_static);
         self.link(i);
-        i
     }
 
     fn remove(&mut self, i: u32) {
@@ -478,26 +456,26 @@ mod tests {
     #[test]
     fn learns_moves_expires() {
         let t = MacLearning::new();
-        assert_eq!(t.learn(key(1), A, false, 0, true), Learned::Changed);
-        assert_eq!(t.learn(key(1), A, false, 5000, true), Learned::Same);
+        assert_eq!(t.learn(key(1), A, 0, true), Learned::Changed);
+        assert_eq!(t.learn(key(1), A, 5000, true), Learned::Same);
         assert_eq!(t.lookup(key(1), 6000), Some(A));
-        assert_eq!(t.learn(key(1), B, false, 6000, true), Learned::Changed);
+        assert_eq!(t.learn(key(1), B, 6000, true), Learned::Changed);
         assert_eq!(t.lookup(key(1), 6000), Some(B));
         assert_eq!(t.stats().moved, 1);
         assert!(!t.expire(305_999));
         assert_eq!(t.lookup(key(1), 305_999), Some(B));
         assert!(t.expire(306_000));
         assert_eq!(t.lookup(key(1), 306_000), None);
-        assert_eq!(t.learn(MacKey { vlan: 0, mac: [1; 6] }, A, false, 0, true), Learned::Same);
+        assert_eq!(t.learn(MacKey { vlan: 0, mac: [1; 6] }, A, 0, true), Learned::Same);
     }
 
     #[test]
     fn evicts_from_the_largest() {
         let t = MacLearning::new();
         t.configure(300, 10);
-        t.learn(key(100), B, false, 0, true);
+        t.learn(key(100), B, 0, true);
         for n in 0..20 {
-            t.learn(key(n), A, false, u64::from(n) + 1, true);
+            t.learn(key(n), A, u64::from(n) + 1, true);
         }
         let s = t.stats();
         assert_eq!((s.current, s.evicted, s.learned), (10, 11, 21));
@@ -510,8 +488,8 @@ mod tests {
     fn statics_stay() {
         let t = MacLearning::new();
         t.add_static(key(1), A, 0);
-        assert_eq!(t.learn(key(1), B, false, 0, true), Learned::Same);
-        t.learn(key(2), B, false, 0, true);
+        assert_eq!(t.learn(key(1), B, 0, true), Learned::Same);
+        t.learn(key(2), B, 0, true);
         assert!(t.flush());
         assert!(!t.expire(1_000_000));
         assert_eq!(t.lookup(key(1), 1_000_000), Some(A));
@@ -548,7 +526,7 @@ mod tests {
                     twin.push((k, b, now));
                 }
             }
-            t.learn(k, b, false, now, true);
+            t.learn(k, b, now, true);
             t.expire(now);
             twin.retain(|e| now - e.2 < 15_000);
             let got: Vec<_> = t.list(now).iter().map(|e| (e.key, e.bundle)).collect();

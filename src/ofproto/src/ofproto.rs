@@ -120,11 +120,11 @@ impl Ofproto {
         &self.flows
     }
 
-    /// A free port number: `wanted` when it can be had, else the lowest one above those ever used; `None` when all
-    /// are taken.
-    pub fn allocate_port(&mut self, wanted: Option<OfPort>) -> Option<OfPort> {
+    /// A free port number: `wanted` when it can be had, else the one it had `before`, else the next one; `None` when
+    /// all are taken.
+    pub fn allocate_port(&mut self, wanted: Option<OfPort>, before: Option<OfPort>) -> Option<OfPort> {
         let free = |p: &OfPort| p.0 != 0 && p.0 < OfPort::MAX.0 && !self.ports.contains_key(p);
-        if let Some(p) = wanted.filter(free) {
+        if let Some(p) = wanted.filter(free).or(before.filter(free)) {
             return Some(p);
         }
         // Numbers go round, so that one given back is not somebody else's at once.
@@ -256,6 +256,9 @@ impl Ofproto {
     /// Timers: expires rules, once a second.
     pub fn run(&mut self, host: &mut dyn Host) {
         let now = host.now_ms();
+        if !self.flows.has_miss_rules() {
+            self.flows.add_miss_rules(now);
+        }
         if now >= self.expire_at_ms {
             self.expire_at_ms = now + 1000;
             if self.flows.has_expirable() {

@@ -6,10 +6,9 @@
 //! Neighbours: `datapath` (events in, commands out), `upcall` (translation), `snapshot` (what changes). Threads: one
 //! revalidator thread runs sweeps; main may ask for one, or for a push of counters.
 
-use crate::recirc::RecircRef;
 use crate::snapshot::World;
 use crate::upcall::{cache_of, translate_flow, Purpose, Upcalls};
-use crate::xlate::{Credit, CreditStats, XlateCache, XlateOut};
+use crate::xlate::{CreditStats, XlateCache, XlateOut};
 use datapath::{Datapath, FlowEvent, FlowStats, SharedFlow};
 use flow::{DpAction, Mask, PKT_WORDS};
 use hashbrown::HashMap;
@@ -335,7 +334,7 @@ impl Revalidator {
     fn revalidate(&self, flow: &Arc<SharedFlow>, seq: u64, now_ms: u64, out: &mut XlateOut) -> Verdict {
         let key = flow.key.flow();
         let known = translate_flow(&self.world, &key, now_ms, Purpose::Revalidate, out);
-        if !known && !out.actions.is_empty() || has_extra(&flow.mask.mask(), &out.mask) {
+        if !known || has_extra(&flow.mask.mask(), &out.mask) {
             return Verdict::Delete;
         }
         let old = flow.actions();
@@ -482,18 +481,4 @@ fn push(key: &mut Ukey) -> bool {
 fn has_extra(installed: &Mask, wanted: &Mask) -> bool {
     let words = installed.0.words().iter().zip(wanted.0.words());
     words.take(PKT_WORDS).any(|(i, w)| w & !i != 0)
-}
-
-/// The recirculation ids that a flow keeps alive, for listings and tests.
-pub fn recirc_refs(flow: &SharedFlow) -> Vec<RecircRef> {
-    flow.with_ctx(|ctx| {
-        let credits = cache_of(ctx).map(|c| &c.credits[..]).unwrap_or_default();
-        credits
-            .iter()
-            .filter_map(|c| match c {
-                Credit::Recirc(r) => Some(r.clone()),
-                _ => None,
-            })
-            .collect()
-    })
 }

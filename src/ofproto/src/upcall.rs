@@ -140,8 +140,8 @@ pub enum Purpose {
     Revalidate,
 }
 
-/// Translates a flow as the datapath has it (its `in_port` a [`DpPort`]). False when no bridge has the port: the
-/// result drops. With a slow-path reason, the actions send the packet there (but for [`Purpose::SlowPacket`],
+/// Translates a flow as the datapath has it (its `in_port` a [`DpPort`]). False, and no result, when no bridge has the
+/// port. With a slow-path reason, the actions send the packet there (but for [`Purpose::SlowPacket`],
 /// which wants the actions to run).
 pub fn translate_flow(
     world: &World,
@@ -153,13 +153,6 @@ pub fn translate_flow(
     let snapshot = world.load();
     let Some((bridge, port)) = snapshot.of_port(DpPort(dp_flow.in_port)) else {
         out.reset();
-        let m = &mut out.mask.0;
-        (m.in_port, m.recirc_id) = (u32::MAX, u32::MAX);
-        (m.packet_type, m.dl_type) = (Be32::MAX, Be16::MAX);
-        if matches!(dp_flow.dl_type.get(), 0x0800 | 0x86dd) {
-            m.nw_frag = flow::key::FRAG_MASK;
-        }
-        complete_mask(dp_flow, &mut out.mask);
         return false;
     };
     let mut flow = *dp_flow;

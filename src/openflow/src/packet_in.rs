@@ -15,16 +15,21 @@ pub(crate) fn is_vendor(s: &Session) -> bool {
     s.packet_in_format != PacketInFormat::Standard
 }
 
-/// The reason as `version` knows it.
+impl PacketInReason {
+    /// The reason as `version` knows it.
+    pub fn on_wire(self, version: Version) -> PacketInReason {
+        use PacketInReason::{Action, ActionSet, ExplicitMiss, Group, ImplicitMiss, NoMatch, PacketOut};
+        match self {
+            ActionSet | Group | PacketOut if version < Version::V14 => Action,
+            ExplicitMiss if version < Version::V13 => Action,
+            ExplicitMiss | ImplicitMiss => NoMatch,
+            r => r,
+        }
+    }
+}
+
 fn reason(r: PacketInReason, version: Version) -> u8 {
-    use PacketInReason::{Action, ActionSet, ExplicitMiss, Group, ImplicitMiss, NoMatch, PacketOut};
-    let r = match r {
-        ActionSet | Group | PacketOut if version < Version::V14 => Action,
-        ExplicitMiss if version < Version::V13 => Action,
-        ExplicitMiss | ImplicitMiss => NoMatch,
-        r => r,
-    };
-    r as u8
+    r.on_wire(version) as u8
 }
 
 /// Appends what comes after the header.

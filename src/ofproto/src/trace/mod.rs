@@ -100,14 +100,15 @@ fn check(actions: &mut [Action], flow: &Flow, consistent: bool) -> Result<(), Tr
 }
 
 fn run(env: &Env<'_>, snapshot: &Snapshot, job: &args::Job, actions: Option<&Vec<Action>>) -> String {
-    let of_name = |p: OfPort| job.bridge.port(p).map(|p| p.name.to_string());
+    // Reserved ports keep their OpenFlow names.
+    let of_name = |p: OfPort| job.bridge.port(p).filter(|_| p < OfPort::MAX).map(|p| p.name.to_string());
     let dp_name = |p: DpPort| env.dp_ports.get(&p).cloned();
     let names = job.names.then_some(&of_name as flow::matching::OfPortNames<'_>);
     let mut initial = job.flow;
     initial.actset_output = OfPort::UNSET.0.into();
     let port_name = |bridge: &str, p: OfPort| {
         let view = snapshot.bridge_by_name(bridge)?;
-        view.port(p).map(|p| p.name.to_string())
+        view.port(p).filter(|_| p < OfPort::MAX).map(|p| p.name.to_string())
     };
     let mut tree = tree::Tree::new(job.names.then_some(&port_name as tree::Names<'_>));
     let mut out = XlateOut::default();

@@ -292,8 +292,8 @@ impl Ctx<'_, '_> {
     fn pop_mpls(&mut self, ethertype: u16) {
         let n = count_mpls(&self.flow, Some(&mut self.out.mask));
         let ethertype = Be16::new(ethertype);
-        self.mpls_at_pop.get_or_insert(self.out.mask.0.mpls);
         if commit::pop_mpls(&mut self.flow, n, ethertype, Some(&mut self.out.mask)) {
+            self.mpls_at_pop.get_or_insert(self.out.mask.0.mpls);
             if !is_mpls(ethertype) {
                 self.was_mpls = true;
             }

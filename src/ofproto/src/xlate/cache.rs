@@ -37,8 +37,6 @@ pub enum Credit {
         key: MacKey,
         /// Where it came from.
         bundle: BundleId,
-        /// By a gratuitous ARP.
-        grat_arp: bool,
     },
     /// A recirculation id that must live as long as the flow.
     Recirc(RecircRef),
@@ -77,8 +75,8 @@ impl XlateCache {
                     peer.rx_packets.fetch_add(s.packets, Ordering::Relaxed);
                     peer.rx_bytes.fetch_add(s.bytes, Ordering::Relaxed);
                 }
-                Credit::Normal { macs, key, bundle, grat_arp } if s.packets > 0 => {
-                    changed |= macs.learn(*key, *bundle, *grat_arp, s.used_ms, wait) == Learned::Changed;
+                Credit::Normal { macs, key, bundle } if s.packets > 0 => {
+                    changed |= macs.learn(*key, *bundle, s.used_ms, wait) == Learned::Changed;
                 }
                 Credit::Normal { .. } | Credit::Recirc(_) => {}
             }

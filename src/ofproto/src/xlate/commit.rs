@@ -252,13 +252,14 @@ fn nd(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) -> b
     true
 }
 
-fn icmp(flow: &Flow, base: &mut Flow, wc: &Mask, out: &mut Vec<DpAction>, v6: bool) -> bool {
+fn icmp(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>, v6: bool) -> bool {
     if flow.tp_src == base.tp_src && flow.tp_dst == base.tp_dst {
         return false;
     }
-    let kind_mask = when(flow.tp_src, base.tp_src, wc.0.tp_src).get() as u8;
-    let code_mask = when(flow.tp_dst, base.tp_dst, wc.0.tp_dst).get() as u8;
-    let (kind, code) = (flow.tp_src.get() as u8 & kind_mask, flow.tp_dst.get() as u8 & code_mask);
+    // Both are written, so both are matched.
+    (wc.0.tp_src, wc.0.tp_dst) = (Be16::MAX, Be16::MAX);
+    let (kind_mask, code_mask) = (0xff, 0xff);
+    let (kind, code) = (flow.tp_src.get() as u8, flow.tp_dst.get() as u8);
     out.push(DpAction::Set(if v6 {
         SetField::Icmp6 { kind, code, kind_mask, code_mask }
     } else {
@@ -320,7 +321,8 @@ pub(super) fn mask_vlan(wc: &mut Mask, i: usize) {
     }
 }
 
-/// MPLS labels of a flow; looks at the bottom-of-stack bits when `wc` is given.
+/// MPLS labels of a flow; looks at the bottom-of-stack bits when `wc` is given. A stack whose bottom is not in
+/// sight counts as full.
 pub(super) fn count_mpls(f: &Flow, mut wc: Option<&mut Mask>) -> usize {
     if !is_mpls(f.dl_type) {
         return 0;
@@ -376,19 +378,14 @@ fn clear_l3(f: &mut Flow) {
     f.dp_hash = 0;
 }
 
-/// Pops a label off `f`, which has `n`. False when that cannot be said: more labels than a flow holds, none, or a
-/// type that does not fit the bottom-of-stack bit.
+/// Pops a label off `f`, which has `n`. False when that cannot be said: none, or more than a flow holds.
 pub(super) fn pop_mpls(f: &mut Flow, n: usize, ethertype: Be16, wc: Option<&mut Mask>) -> bool {
-    if n == 0 {
+    if n == 0 || n == MAX_MPLS && f.mpls[n - 1].get() & MPLS_BOS == 0 {
         return false;
     }
-    if n == MAX_MPLS {
-        if let Some(wc) = wc {
-            wc.0.mpls[n - 1] |= Be32::new(MPLS_BOS);
-        }
-        if f.mpls[n - 1].get() & MPLS_BOS == 0 {
-            return false;
-        }
+    if let Some(wc) = wc {
+        // What moves up is matched.
+        wc.0.mpls[1..n].iter_mut().for_each(|l| *l = Be32::MAX);
     }
     f.mpls.copy_within(1.., 0);
     f.mpls[MAX_MPLS - 1] = Be32::ZERO;

@@ -4,7 +4,7 @@
 //! the fields in an order that gives the links that Open vSwitch gives. Threads: pure functions.
 
 use super::commit::{is_ip_any, ETH_IP, ETH_IPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP};
-use flow::key::VLAN_CFI;
+use flow::key::{FRAG_MASK, VLAN_CFI};
 use flow::{Be16, Be32, Flow, Mask};
 
 /// `NX_HASH_FIELDS_*`.
@@ -98,8 +98,7 @@ fn symmetric_l4(f: &Flow, basis: u32) -> u32 {
     let mut k = [0u8; 32];
     k[..16].copy_from_slice(&xor_addrs(f));
     k[16..18].copy_from_slice(&f.dl_type.bytes());
-    let tci = f.vlans.iter().fold(Be16::ZERO, |t, v| t ^ v.tci & Be16::new(VID_CFI & !VLAN_CFI));
-    k[18..20].copy_from_slice(&tci.bytes());
+    k[18..20].copy_from_slice(&vlan_ids(f).bytes());
     if is_ip_any(f) {
         // UDP ports are left out: they need not be the same in both directions.
         if matches!(f.nw_proto, PROTO_TCP | PROTO_SCTP) {
@@ -113,19 +112,40 @@ fn symmetric_l4(f: &Flow, basis: u32) -> u32 {
     lookup3(&k, basis)
 }
 
+fn vlan_ids(f: &Flow) -> Be16 {
+    f.vlans.iter().fold(Be16::ZERO, |t, v| t ^ v.tci & Be16::new(VID_CFI & !VLAN_CFI))
+}
+
+fn symmetric_l2(f: &Flow, basis: u32) -> u32 {
+    let mut k = [0u8; 12];
+    k[..2].copy_from_slice(&f.dl_type.bytes());
+    k[2..4].copy_from_slice(&vlan_ids(f).bytes());
+    for i in 0..6 {
+        k[4 + i] = f.dl_src[i] ^ f.dl_dst[i];
+    }
+    let words = k.chunks_exact(4).map(|w| u32::from_ne_bytes([w[0], w[1], w[2], w[3]]));
+    murmur_finish(words.fold(basis, murmur_add), basis)
+}
+
+/// Whether the ports count: of whole packets only, since later fragments have none.
+fn l3l4_ports(f: &Flow, udp: bool) -> bool {
+    let proto = matches!(f.nw_proto, PROTO_TCP | PROTO_SCTP) || udp && f.nw_proto == PROTO_UDP;
+    proto && f.nw_frag & FRAG_MASK == 0
+}
+
 fn symmetric_l3l4(f: &Flow, basis: u32, udp: bool) -> u32 {
     let addrs = xor_addrs(f);
     let words = match f.dl_type.get() {
         ETH_IP => 1,
         ETH_IPV6 => 4,
-        _ => return symmetric_l4(f, basis),
+        _ => return symmetric_l2(f, basis),
     };
     let mut h = basis;
     for w in addrs.chunks_exact(4).take(words) {
         h = murmur_add(h, u32::from_ne_bytes([w[0], w[1], w[2], w[3]]));
     }
     h = murmur_add(h, f.nw_proto.into());
-    if matches!(f.nw_proto, PROTO_TCP | PROTO_SCTP) || udp && f.nw_proto == PROTO_UDP {
+    if l3l4_ports(f, udp) {
         h = murmur_add(h, (f.tp_src ^ f.tp_dst).raw().into());
     }
     murmur_finish(h, basis)
@@ -216,8 +236,7 @@ pub(super) fn mask_fields(f: &Flow, m: &mut Mask, fields: u16) {
                 return mask_l2(f, m);
             }
             m.0.nw_proto = 0xff;
-            let udp = fields == SYMMETRIC_L3L4_UDP && f.nw_proto == PROTO_UDP;
-            if udp || matches!(f.nw_proto, PROTO_TCP | PROTO_SCTP) {
+            if l3l4_ports(f, fields == SYMMETRIC_L3L4_UDP) {
                 (m.0.tp_src, m.0.tp_dst) = (Be16::MAX, Be16::MAX);
             }
         }
@@ -311,6 +330,8 @@ mod tests {
         assert_eq!(h(&ip(17), SYMMETRIC_L3L4, 0), 0xc1ae_a473);
         assert_eq!(h(&ip(17), SYMMETRIC_L3L4_UDP, 0), 0x0fb4_5525);
         assert_eq!(h(&ip6(), SYMMETRIC_L3L4, 0), 0xb8e0_773e);
+        assert_eq!(h(&base(), SYMMETRIC_L3L4, 0), 0xa803_3561);
+        assert_eq!(h(&base(), SYMMETRIC_L3L4, 7), 0x9fa9_4d2e);
         assert_eq!(h(&base(), SYMMETRIC_L3, 0), 0x8a7b_569d);
         assert_eq!(h(&ip(6), SYMMETRIC_L3, 0), 0x6723_ac6f);
         assert_eq!(h(&ip6(), SYMMETRIC_L3, 0), 0xe43c_77f0);

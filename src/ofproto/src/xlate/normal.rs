@@ -41,9 +41,9 @@ impl Ctx<'_, '_> {
         if !bridge.forward_bpdu && is_reserved(self.flow.dl_dst) {
             return self.note(format_args!("packet has reserved destination MAC, dropping"));
         }
-        let grat_arp = self.is_gratuitous_arp();
+        self.unwildcard_gratuitous_arp();
         if let Some(b) = in_bundle {
-            self.learn(b, vlan.vid, grat_arp);
+            self.learn(b, vlan.vid);
         }
         self.forward(in_bundle, vlan);
     }
@@ -93,36 +93,32 @@ impl Ctx<'_, '_> {
         Some(vlan)
     }
 
-    /// Whether the packet announces its sender's own address to all.
-    fn is_gratuitous_arp(&mut self) -> bool {
+    /// Looks at what tells whether an ARP packet announces its sender's own address to all: such packets are
+    /// learned from differently where bonds are, and megaflows tell them apart everywhere.
+    fn unwildcard_gratuitous_arp(&mut self) {
         let f = &self.flow;
         if f.dl_type.get() != ETH_ARP || f.dl_dst != [0xff; 6] {
-            return false;
+            return;
         }
         let m = &mut self.out.mask.0;
         m.nw_proto = 0xff;
-        match f.nw_proto {
-            2 => true,
-            1 => {
-                (m.nw_src, m.nw_dst) = (Be32::MAX, Be32::MAX);
-                f.nw_src == f.nw_dst
-            }
-            _ => false,
+        if f.nw_proto == 1 {
+            (m.nw_src, m.nw_dst) = (Be32::MAX, Be32::MAX);
         }
     }
 
-    fn learn(&mut self, bundle: &Arc<BundleView>, vid: u16, grat_arp: bool) {
+    fn learn(&mut self, bundle: &Arc<BundleView>, vid: u16) {
         let key = MacKey { vlan: vid, mac: self.flow.dl_src };
         let macs = &self.bridge.macs;
         if self.input.side_effects {
-            let learned = macs.learn(key, bundle.id, grat_arp, self.input.now_ms, self.input.may_wait);
+            let learned = macs.learn(key, bundle.id, self.input.now_ms, self.input.may_wait);
             self.out.changed |= learned == Learned::Changed;
             if learned == Learned::Changed && self.trace.is_some() {
                 let (mac, port) = (flow::Mac(key.mac), &bundle.name);
                 self.note(format_args!("learned that {mac} is on port {port} in VLAN {vid}"));
             }
         }
-        self.out.cache.credits.push(Credit::Normal { macs: macs.clone(), key, bundle: bundle.id, grat_arp });
+        self.out.cache.credits.push(Credit::Normal { macs: macs.clone(), key, bundle: bundle.id });
     }
 
     fn forward(&mut self, from: Option<&Arc<BundleView>>, vlan: InVlan) {

@@ -5,6 +5,7 @@
 use super::cache::Credit;
 use super::{Ctx, Hit, XlateError, MAX_DEPTH, MAX_DP_ACTIONS, MAX_RESUBMITS};
 use crate::snapshot::PortConfig;
+use crate::tables::Miss;
 use flow::key::FRAG_MASK;
 use flow::{Be16, Flow, OfPort};
 
@@ -38,10 +39,24 @@ impl Ctx<'_, '_> {
                 self.rule = old_rule;
                 self.table_id = old_table;
             }
-            None if miss => self.table_miss(table),
-            None => {}
+            None => self.no_rule(table, miss),
         }
         self.trace_leave();
+    }
+
+    /// No rule matched: counted, and handled as a miss when that applies.
+    fn no_rule(&mut self, table: u8, miss: bool) {
+        let kind = match () {
+            () if self.drops_fragment() => Miss::Fragment,
+            () if miss && self.wants_miss() => Miss::PacketIn,
+            () => Miss::Drop,
+        };
+        if let Some(rule) = self.tables.miss_rule(kind) {
+            self.out.cache.credits.push(Credit::Rule(rule.clone()));
+        }
+        if miss {
+            self.table_miss(table);
+        }
     }
 
     fn trace_rule(&mut self, table: u8, found: Option<&crate::rule::Rule>, miss: bool) {
@@ -118,9 +133,7 @@ impl Ctx<'_, '_> {
         self.resubmits += 1;
         self.trace_rule(table, found.as_deref(), miss);
         let Some(rule) = found else {
-            if miss {
-                self.table_miss(table);
-            }
+            self.no_rule(table, miss);
             return self.trace_leave();
         };
         self.out.cache.credits.push(Credit::Rule(rule.clone()));

@@ -107,7 +107,7 @@ impl Net {
         };
         let macs = MacLearning::new();
         for &(n, mac, vlan) in self.macs.iter().filter(|_| b == 0) {
-            macs.learn(MacKey { vlan, mac }, id(n), false, 0, true);
+            macs.learn(MacKey { vlan, mac }, id(n), 0, true);
         }
         let all: Vec<OfPort> = numbers.iter().map(|&n| OfPort(n)).collect();
         Arc::new(BridgeView {

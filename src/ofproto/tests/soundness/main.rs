@@ -62,7 +62,7 @@ fn bridge(id: u32, r: &mut Rng) -> Arc<BridgeView> {
             vlan: r.pick(&[0, 10, 20]),
             mac: [2, 0, 0, 0, 0, r.below(6) as u8],
         };
-        macs.learn(key, BundleId(id * 100 + r.below(7) as u32), false, 0, true);
+        macs.learn(key, BundleId(id * 100 + r.below(7) as u32), 0, true);
     }
     let all: Vec<OfPort> = numbers.iter().map(|&n| OfPort(n)).collect();
     Arc::new(BridgeView {
