@@ -20,11 +20,13 @@ mod exec;
 mod flows;
 mod hash;
 mod prefetch;
+mod pruner;
 mod rewrite;
 mod sched;
 pub mod shared;
 pub mod show;
 mod simple;
+mod smc;
 pub mod stats;
 #[cfg(test)]
 mod testpkt;

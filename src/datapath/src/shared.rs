@@ -58,6 +58,11 @@ impl Compact {
         f
     }
 
+    /// The mask that has all bits of every word this one has bits of.
+    pub fn widened(&self) -> Compact {
+        Compact { map: self.map, words: vec![u64::MAX; self.words.len()].into() }
+    }
+
     /// The whole mask.
     pub fn mask(&self) -> Mask {
         Mask(self.flow())
