@@ -246,12 +246,7 @@ pub fn parse(argv0: &str, words: &[String]) -> Result<Parsed, CliError> {
                     None | Some("") => Some(Dummy::Plain),
                     Some("system") => Some(Dummy::System),
                     Some("override") => Some(Dummy::Override),
-                    Some(other) => {
-                        return fail(format!(
-                            "--enable-dummy={other}: unknown mode (use --enable-dummy, \
-                             --enable-dummy=system or --enable-dummy=override)"
-                        ))
-                    }
+                    Some(other) => return fail(format!("{other}: unknown dummy level")),
                 }
             }
             _ => set(&mut options, name, value.unwrap_or_default()),

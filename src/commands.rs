@@ -1,6 +1,7 @@
 //! The commands of the control socket: those of the daemon itself, and one
 //! place where those of the other parts are added. Main thread.
 
+use crate::cli::Options;
 use crate::memory;
 use crate::switch::Switch;
 use crate::unixctl::{Commands, Outcome};
@@ -20,7 +21,7 @@ fn words(result: Result<(), vlog::VlogError>) -> Reply {
 }
 
 /// All commands.
-pub fn table() -> Commands<Context> {
+pub fn table(options: &Options) -> Commands<Context> {
     let mut commands = Commands::new();
     logging(&mut commands);
     commands.add_all(dpdk::commands::<Switch>(), |context| &mut context.switch);
@@ -38,6 +39,12 @@ pub fn table() -> Commands<Context> {
         Outcome::Now(Ok(memory::usage(&context.switch)))
     });
     commands.add_all(bridge::show::COMMANDS, |context: &mut Context| context.switch.manager());
+    commands.add_all(bridge::dpctl::COMMANDS, |context: &mut Context| context.switch.manager());
+    commands.add_all(bridge::trace::COMMANDS, |context: &mut Context| context.switch.manager());
+    if options.dummy.is_some() {
+        crate::dummy::add_commands(&mut commands);
+        crate::timecmd::add_commands(&mut commands);
+    }
     commands
 }
 

@@ -7,12 +7,14 @@ mod commands;
 mod daemonize;
 mod db;
 mod devices;
+mod dummy;
 mod mainloop;
 mod memory;
 mod ofservice;
 mod paths;
 mod stream;
 mod switch;
+mod timecmd;
 mod unixctl;
 
 use crate::mainloop::End;
@@ -82,11 +84,13 @@ fn serve(options: &cli::Options) -> Result<(), String> {
         None => None,
         Some(path) => {
             let failed = |error| format!("{}: could not initialize control socket ({error})", path.display());
-            Some(unixctl::Server::new(&path, commands::table()).map_err(failed)?)
+            Some(unixctl::Server::new(&path, commands::table(options)).map_err(failed)?)
         }
     };
-    log_cores();
-    let mut context = commands::Context { switch: switch::Switch::new(options), exit: None };
+    let topology = dummy::topology(options);
+    log_cores(&topology);
+    let switch = switch::Switch::new(options, topology).map_err(setup)?;
+    let mut context = commands::Context { switch, exit: None };
     let end = mainloop::run(&mut context, &mut server, &signals, &mut daemon, &mut poller);
     context.switch.exit(end == End::Exit(true));
     drop(context);
@@ -100,9 +104,8 @@ fn serve(options: &cli::Options) -> Result<(), String> {
     Ok(())
 }
 
-fn log_cores() {
+fn log_cores(topology: &infra::cpu::Topology) {
     static NUMA_LOG: Module = Module::new("ovs_numa");
-    let topology = infra::cpu::Topology::read();
     for node in topology.nodes() {
         let cores = topology.cores_of(node).count();
         info!(NUMA_LOG, "Discovered {cores} CPU cores on NUMA node {node}");

@@ -10,7 +10,7 @@ use infra::poll::Poller;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -199,10 +199,10 @@ fn parse_address(text: &str, default_port: Option<u16>) -> Option<SocketAddr> {
     Some(SocketAddr::new(host, port))
 }
 
-/// A listening Unix socket. Its file is removed when it is dropped.
+/// A listening socket. A Unix socket's file is removed when it is dropped.
 pub struct Listener {
     socket: Socket,
-    path: PathBuf,
+    unlink: Option<PathBuf>,
 }
 
 impl Listener {
@@ -218,7 +218,44 @@ impl Listener {
         // Others may come later only as far as the directory lets them.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o750))?;
         socket.listen(BACKLOG)?;
-        Ok(Listener { socket, path: path.to_path_buf() })
+        Ok(Listener { socket, unlink: Some(path.to_path_buf()) })
+    }
+
+    /// Listens by name: `punix:FILE`, `ptcp:[PORT][:HOST]`.
+    pub fn open(name: &str, default_port: u16) -> Result<Listener, StreamError> {
+        let (method, rest) = name.split_once(':').ok_or(StreamError::Method)?;
+        match method {
+            "punix" => Listener::unix(&paths::in_rundir(rest)),
+            "ptcp" => {
+                let bad = || StreamError::Address(rest.to_string());
+                let (port, host) = rest.split_once(':').map_or((rest, ""), |(p, h)| (p, h));
+                let port = if port.is_empty() { default_port } else { port.parse().map_err(|_| bad())? };
+                let host: IpAddr = match host.trim_matches(['[', ']']) {
+                    "" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                    host => host.parse().map_err(|_| bad())?,
+                };
+                Listener::tcp(SocketAddr::new(host, port)).or_else(|error| {
+                    // A host without IPv6 still serves the wildcard.
+                    if host == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+                        return Listener::tcp((Ipv4Addr::UNSPECIFIED, port).into());
+                    }
+                    Err(error)
+                })
+            }
+            _ => Err(StreamError::Method),
+        }
+    }
+
+    fn tcp(address: SocketAddr) -> Result<Listener, StreamError> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(address), kind, None)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener { socket, unlink: None })
     }
 
     /// The next connection, if one waits.
@@ -226,12 +263,21 @@ impl Listener {
         match self.socket.accept() {
             Ok((socket, _)) => {
                 socket.set_nonblocking(true)?;
+                if self.unlink.is_none() {
+                    socket.set_tcp_nodelay(true)?;
+                }
                 Ok(Some(Stream { socket, connecting: false }))
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
             Err(e) if e.raw_os_error() == Some(libc::ECONNABORTED) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// The port of a TCP listener.
+    #[cfg(test)]
+    fn port(&self) -> Option<u16> {
+        self.socket.local_addr().ok()?.as_socket().map(|a| a.port())
     }
 
     /// Wakes when a connection waits.
@@ -243,8 +289,9 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.unlink {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -252,13 +299,15 @@ impl Drop for Listener {
 mod tests {
     use super::*;
 
-    fn meet(name: &str, mut accept: impl FnMut(&mut Poller) -> Option<Stream>) {
+    fn meet(listener: &Listener, name: &str) {
         let mut poller = Poller::new().unwrap();
         let mut client = Stream::open(name, 1).unwrap();
         let mut server = loop {
-            if let Some(server) = accept(&mut poller) {
+            if let Some(server) = listener.accept().unwrap() {
                 break server;
             }
+            listener.wait(&mut poller);
+            poller.block();
         };
         while !client.connect().unwrap() {
             client.wait(&mut poller, false, false);
@@ -287,24 +336,12 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("sock");
         let listener = Listener::unix(&path).unwrap();
-        meet(&format!("unix:{}", path.display()), |poller| {
-            let stream = listener.accept().unwrap();
-            if stream.is_none() {
-                listener.wait(poller);
-                poller.block();
-            }
-            stream
-        });
+        meet(&listener, &format!("unix:{}", path.display()));
         drop(listener);
         assert!(!path.exists());
         std::fs::remove_dir_all(&dir).unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let name = format!("tcp:{}", listener.local_addr().unwrap());
-        meet(&name, |_| {
-            let socket = Socket::from(listener.accept().unwrap().0);
-            socket.set_nonblocking(true).unwrap();
-            Some(Stream { socket, connecting: false })
-        });
+        let listener = Listener::open("ptcp:0:127.0.0.1", 0).unwrap();
+        meet(&listener, &format!("tcp:127.0.0.1:{}", listener.port().unwrap()));
     }
 
     #[test]

@@ -4,12 +4,14 @@
 use crate::cli::Options;
 use crate::db::DbSocket;
 use crate::devices;
+use crate::dummy::Dummies;
 use crate::ofservice::{ConnectionId, OpenFlowSockets, Service};
 use bridge::{Deps, Manager};
+use infra::cpu::Topology;
 use infra::info;
 use infra::poll::Poller;
 use infra::vlog::Module;
-use netdev::LinuxFactory;
+use netdev::{Factory, LinuxFactory};
 use ofproto::conn::{ConnId, ConnKind};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,6 +25,7 @@ const LIBRARY_MS: i64 = 500;
 pub struct Switch {
     manager: Manager,
     linux: Arc<LinuxFactory>,
+    dummies: Option<Dummies>,
     socket: DbSocket,
     openflow: OpenFlowSockets,
     connections: HashMap<ConnectionId, (String, ConnId)>,
@@ -32,23 +35,37 @@ pub struct Switch {
 
 impl Switch {
     /// A switch that will connect to the database.
-    pub fn new(options: &Options) -> Self {
+    pub fn new(options: &Options, topology: Topology) -> std::io::Result<Self> {
         let linux = Arc::new(LinuxFactory::new());
+        let dummies = options.dummy.map(Dummies::new).transpose()?;
+        // Dummies stand in for the others, so they are asked first.
+        let mut factories: Vec<Arc<dyn Factory>> = Vec::new();
+        factories.extend(dummies.iter().map(Dummies::factory));
+        factories.push(linux.clone());
+        factories.push(Arc::new(dpdk::DpdkFactory));
         let deps = Deps {
             remote: options.database.clone(),
-            factories: vec![linux.clone(), Arc::new(dpdk::DpdkFactory)],
+            factories,
             library: Box::new(devices::Dpdk),
             thread_start: Some(devices::thread_hook()),
+            classes: crate::dummy::datapath_classes(options),
+            topology,
         };
-        Switch {
+        Ok(Switch {
             manager: Manager::new(deps),
             linux,
+            dummies,
             socket: DbSocket::new(&options.database),
             openflow: OpenFlowSockets::new(),
             connections: HashMap::new(),
             nothing: VecDeque::new(),
             library_at: 0,
-        }
+        })
+    }
+
+    /// Dummy devices, with `--enable-dummy`.
+    pub fn dummies(&mut self) -> Option<&mut Dummies> {
+        self.dummies.as_mut()
     }
 
     /// The bridges, for commands.
@@ -63,6 +80,9 @@ impl Switch {
         if dpdk::is_initialized() && now >= self.library_at {
             self.library_at = now + LIBRARY_MS;
             dpdk::run();
+        }
+        if let Some(d) = &mut self.dummies {
+            d.run(now);
         }
         self.manager.run(now);
         if !ready && self.manager.is_ready() {
@@ -89,6 +109,9 @@ impl Switch {
     pub fn wait(&mut self, poller: &mut Poller) {
         self.socket.wait(self.manager.client(), poller);
         self.manager.wait(poller);
+        if let Some(d) = &self.dummies {
+            d.wait(poller);
+        }
         if dpdk::is_initialized() {
             poller.timer_until(self.library_at);
         }

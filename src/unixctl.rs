@@ -26,15 +26,20 @@ const MAX_CLIENTS: usize = 512;
 /// Requests or reads that one client gets in one turn of the main loop.
 const TURN: usize = 16;
 
+/// Asks for the answer of a command that takes longer; none if it is not there yet.
+pub type Poll<C> = Box<dyn FnMut(&mut C) -> Option<Reply>>;
+
 /// How a command ended, or goes on.
-pub enum Outcome {
+pub enum Outcome<C> {
     /// With this answer.
     Now(Reply),
+    /// The answer is asked for on every turn of the main loop.
+    Later(Poll<C>),
     /// The answer is empty, and due when the process is about to end.
     AtExit,
 }
 
-type Run<C> = Box<dyn Fn(&mut C, &[&str]) -> Outcome>;
+type Run<C> = Box<dyn Fn(&mut C, &[&str]) -> Outcome<C>>;
 
 struct Entry<C> {
     usage: &'static str,
@@ -58,7 +63,7 @@ impl<C: 'static> Commands<C> {
         name: &'static str,
         usage: &'static str,
         arguments: std::ops::RangeInclusive<usize>,
-        run: impl Fn(&mut C, &[&str]) -> Outcome + 'static,
+        run: impl Fn(&mut C, &[&str]) -> Outcome<C> + 'static,
     ) {
         let entry = Entry { usage, min: *arguments.start(), max: *arguments.end(), run: Box::new(run) };
         self.0.insert(name, entry);
@@ -84,14 +89,14 @@ impl<C: 'static> Commands<C> {
         let own = ("list-commands", "");
         let mut all: Vec<_> = self.0.iter().map(|(name, e)| (*name, e.usage)).chain([own]).collect();
         all.sort_unstable();
-        for (name, usage) in all {
+        for (name, usage) in all.into_iter().filter(|(_, usage)| *usage != infra::command::HIDDEN) {
             let _ = writeln!(out, "  {name:<23} {usage}");
         }
         out
     }
 
     /// Runs one request.
-    fn dispatch(&self, context: &mut C, method: &str, params: &[Value]) -> Outcome {
+    fn dispatch(&self, context: &mut C, method: &str, params: &[Value]) -> Outcome<C> {
         let entry = self.0.get(method);
         let (min, max) = match entry {
             Some(entry) => (entry.min, entry.max),
@@ -117,17 +122,18 @@ impl<C: 'static> Commands<C> {
     }
 }
 
-enum Pending {
+enum Pending<C> {
     No,
+    Later(Value, Poll<C>),
     AtExit(Value),
 }
 
-struct Client {
+struct Client<C> {
     name: String,
     stream: Stream,
     framer: Framer,
     output: VecDeque<u8>,
-    pending: Pending,
+    pending: Pending<C>,
     /// There may be whole requests in the framer.
     more: bool,
     last_used: i64,
@@ -136,7 +142,7 @@ struct Client {
 /// The listening socket and its clients.
 pub struct Server<C> {
     listener: Listener,
-    clients: Vec<Client>,
+    clients: Vec<Client<C>>,
     commands: Commands<C>,
     connections: u64,
 }
@@ -210,11 +216,17 @@ impl<C: 'static> Server<C> {
     }
 }
 
-impl Client {
+impl<C: 'static> Client<C> {
     /// False if the connection is over.
-    fn run<C: 'static>(&mut self, commands: &Commands<C>, context: &mut C, now: i64) -> bool {
+    fn run(&mut self, commands: &Commands<C>, context: &mut C, now: i64) -> bool {
         self.more = false;
         for _ in 0..TURN {
+            if let Pending::Later(id, poll) = &mut self.pending {
+                let Some(reply) = poll(context) else { return true };
+                let id = id.take();
+                self.pending = Pending::No;
+                self.reply(&id, reply);
+            }
             if let Err(error) = self.stream.send(&mut self.output) {
                 debug!(LOG, "{}: send failed: {}", self.name, reason(&error));
                 return false;
@@ -267,7 +279,7 @@ impl Client {
         }
     }
 
-    fn request<C: 'static>(&mut self, commands: &Commands<C>, context: &mut C, message: Message) -> bool {
+    fn request(&mut self, commands: &Commands<C>, context: &mut C, message: Message) -> bool {
         let (method, params, id) = match message {
             Message::Request { method, params, id } => (method, params, id),
             other => {
@@ -283,6 +295,7 @@ impl Client {
         debug!(LOG, "received request {method}{}, id={id}", Value::Array(params.clone()));
         match commands.dispatch(context, &method, &params) {
             Outcome::Now(reply) => self.reply(&id, reply),
+            Outcome::Later(poll) => self.pending = Pending::Later(id, poll),
             Outcome::AtExit => self.pending = Pending::AtExit(id),
         }
         true
@@ -304,7 +317,7 @@ impl Client {
     }
 
     fn wait(&self, poller: &mut Poller) {
-        if self.more {
+        if self.more || matches!(self.pending, Pending::Later(..)) {
             poller.immediate();
         }
         // A client that waits for an answer is not read, but its end is noticed
@@ -325,6 +338,13 @@ mod tests {
         commands.add("count", "[n]", 0..=1, |count: &mut u32, _| {
             *count += 1;
             Outcome::Now(Ok(count.to_string()))
+        });
+        commands.add("wait", "", 0..=0, |_, _| {
+            let mut turns = 0;
+            Outcome::Later(Box::new(move |_| {
+                turns += 1;
+                (turns > 2).then(|| Ok("waited".into()))
+            }))
         });
         commands.add("big", "", 0..=0, |_, _| Outcome::Now(Ok("x".repeat(3 << 20))));
         commands
@@ -355,14 +375,14 @@ mod tests {
     fn answers_in_order() {
         let out = converse(
             "order",
-            br#"{"method":"count","params":[],"id":0}
+            br#"{"method":"count","params":[],"id":0} {"method":"wait","params":[],"id":"w"}
                {"method":"count","params":["1","2"],"id":2}{"method":"nope","params":[],"id":3}
                {"method":"count","params":[5],"id":4}{"method":"count","params":[],"id":5}"#,
         );
         assert_eq!(
             out,
             concat!(
-                r#"{"id":0,"result":"1\n","error":null}"#,
+                r#"{"id":0,"result":"1\n","error":null}{"id":"w","result":"waited\n","error":null}"#,
                 r#"{"id":2,"error":"\"count\" command takes at most 1 arguments\n"}"#,
                 r#"{"id":3,"error":"\"nope\" is not a valid command (use \"list-commands\" to see a list of valid commands)\n"}"#,
                 r#"{"id":4,"error":"\"count\" command has non-string argument\n"}"#,
@@ -383,7 +403,7 @@ mod tests {
         assert_eq!(
             commands().list(),
             "The available commands are:\n  big                     \n  count                   [n]\n  \
-             list-commands           \n"
+             list-commands           \n  wait                    \n"
         );
     }
 }

@@ -8,6 +8,7 @@ mod control;
 mod database;
 mod devices;
 mod diff;
+mod dummy;
 mod flow_life;
 mod forwarding;
 // The tests of each part use their share of it.
@@ -20,3 +21,4 @@ mod openflow;
 mod ports;
 mod replay;
 mod tidy;
+mod trace;

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod class;
+pub mod dpctl;
 pub mod host;
 pub mod manager;
 mod ports;
@@ -10,6 +12,8 @@ pub mod schema;
 pub mod show;
 pub mod state;
 mod status;
+pub mod trace;
 pub mod wanted;
 
+pub use class::DatapathClass;
 pub use manager::{Deps, DeviceLibrary, Manager};

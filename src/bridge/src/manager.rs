@@ -3,6 +3,7 @@
 //! Neighbours: `wanted` (input), `state` (what is), `ports` (adding and removing), `publish` (to translation),
 //! `status` (to the database), `host` (what bridges ask for). Threads: main only.
 
+use crate::class::DatapathClass;
 use crate::host::HostShared;
 use crate::ports::Opener;
 use crate::state::{Bridge, Bundle};
@@ -45,6 +46,10 @@ pub struct Deps {
     pub library: Box<dyn DeviceLibrary>,
     /// Runs on each new datapath thread.
     pub thread_start: Option<ThreadHook>,
+    /// Types of datapath.
+    pub classes: Vec<DatapathClass>,
+    /// The machine's cores.
+    pub topology: infra::cpu::Topology,
 }
 
 /// The switch.
@@ -53,6 +58,8 @@ pub struct Manager {
     library: Box<dyn DeviceLibrary>,
     pub(crate) opener: Opener,
     thread_start: Option<ThreadHook>,
+    classes: Vec<DatapathClass>,
+    topology: infra::cpu::Topology,
     pub(crate) bridges: BTreeMap<String, Bridge>,
     pub(crate) shared: HostShared,
     pub(crate) datapath: Option<Arc<Datapath>>,
@@ -78,6 +85,8 @@ impl Manager {
             library: deps.library,
             opener: Opener::new(deps.factories),
             thread_start: deps.thread_start,
+            classes: deps.classes,
+            topology: deps.topology,
             bridges: BTreeMap::new(),
             shared: HostShared::new(world),
             datapath: None,
@@ -161,6 +170,7 @@ impl Manager {
                 bridges: &self.bridges,
                 library: self.library.as_ref(),
                 opener: &self.opener,
+                classes: &self.classes,
                 rejected: &self.rejected,
                 next_cfg: self.next_cfg,
                 interval_ms: self.stats_interval(),
@@ -278,19 +288,30 @@ impl Manager {
     }
 
     /// The datapath, made when the first bridge needs it.
-    fn ensure_datapath(&mut self) -> Result<Arc<Datapath>, String> {
+    fn ensure_datapath(&mut self, class: DatapathClass) -> Result<Arc<Datapath>, String> {
         if let Some(dp) = &self.datapath {
+            if dp.kind() != class.name {
+                return Err(format!(
+                    "the datapath is of type {}; give all bridges the same datapath_type",
+                    dp.kind()
+                ));
+            }
             return Ok(dp.clone());
         }
         let slow = SlowPath::new(self.shared.world.clone());
         slow.configure(&self.other_config);
-        let options = DpOptions { thread_start: self.thread_start.clone(), ..DpOptions::default() };
-        let dp = Datapath::new("ovs-netdev", slow.upcall(), options).map_err(|e| e.to_string())?;
+        let options = DpOptions {
+            thread_start: self.thread_start.clone(),
+            topology: self.topology.clone(),
+            ..DpOptions::default()
+        };
+        let name = format!("ovs-{}", class.name);
+        let dp = Datapath::new(&name, slow.upcall(), options).map_err(|e| e.to_string())?;
         dp.set_config(dp_config(&self.other_config)).map_err(|e| e.to_string())?;
         // The datapath's own local port is number 0, as in every datapath.
         let local = self
             .opener
-            .open("ovs-netdev", "internal", &netdev::Config::default())
+            .open(&name, class.device_kind("internal"), &netdev::Config::default())
             .map_err(|e| e.to_string())?;
         dp.add_port(local, Some(flow::DpPort(0))).map_err(|e| e.to_string())?;
         slow.start(dp.clone());
@@ -369,7 +390,7 @@ impl Manager {
     }
 
     fn create_bridge(&mut self, name: &str, w: &WantedBridge) -> bool {
-        if w.datapath_type != "netdev" {
+        let Some(class) = self.class(&w.datapath_type) else {
             infra::vlog!(
                 LOG,
                 Err,
@@ -378,8 +399,8 @@ impl Manager {
                 w.datapath_type
             );
             return false;
-        }
-        if let Err(e) = self.ensure_datapath() {
+        };
+        if let Err(e) = self.ensure_datapath(class) {
             infra::vlog!(LOG, Err, "failed to create bridge {name}: {e}");
             return false;
         }
@@ -404,6 +425,42 @@ impl Manager {
         true
     }
 
+    fn class(&self, name: &str) -> Option<DatapathClass> {
+        self.classes.iter().find(|c| c.name == name).copied()
+    }
+
+    /// The clock was stopped or moved: threads that wait for a time look again.
+    pub fn clock_moved(&self) {
+        if let Some(s) = &self.shared.slow {
+            s.clock_moved();
+        }
+    }
+
+    /// Something about devices changed: they are looked at in the next turn.
+    pub fn devices_changed(&mut self) {
+        self.poll_at = 0;
+    }
+
+    /// `dpif-dummy/change-port-number`: gives a port of a dummy datapath another number there.
+    pub fn change_port_number(&mut self, datapath: &str, port: &str, number: &str) -> infra::command::Reply {
+        let dummy = |kind: &str| self.class(kind).is_some_and(|c| c.dummy);
+        let dp = self.datapath.clone().filter(|d| d.name() == datapath && dummy(d.kind()));
+        let dp = dp.ok_or("unknown datapath or not a dummy")?;
+        let ports = dp.ports();
+        let old = ports.iter().find(|p| p.netdev.name() == port).ok_or("unknown port")?.no;
+        let new = number.parse::<u16>().ok().filter(|n| *n > 0).ok_or("bad port number")?;
+        let new = flow::DpPort(new.into());
+        dp.renumber_port(old, new).map_err(|e| match e {
+            datapath::DpError::PortInUse(_) => "port number already in use".to_string(),
+            e => e.to_string(),
+        })?;
+        for b in self.bridges.values_mut() {
+            crate::ports::renumbered(b, old, new);
+        }
+        self.publish();
+        Ok(String::new())
+    }
+
     fn new_id(&mut self) -> u32 {
         self.next_id += 1;
         self.next_id
@@ -412,6 +469,7 @@ impl Manager {
     fn update_bridge(&mut self, name: &str, w: WantedBridge) {
         let ids: Vec<u32> = w.ports.iter().map(|_| self.new_id()).collect();
         let Some(dp) = self.datapath.clone() else { return };
+        let Some(class) = self.class(dp.kind()) else { return };
         let Some(b) = self.bridges.get_mut(name) else { return };
         if (w.secure, w.has_controller) != (b.wanted.secure, b.wanted.has_controller) {
             b.of.flush_rules();
@@ -435,10 +493,10 @@ impl Manager {
         // Requested numbers first, so that nobody else takes them.
         let mut order: Vec<&crate::wanted::WantedInterface> =
             w.ports.iter().flat_map(|p| &p.interfaces).collect();
-        order.sort_by_key(|i| (i.name != name, i.ofport_request.is_none(), i.ofport_hint.is_none()));
+        order.sort_by_key(|i| (i.ofport_request.is_none(), i.ofport_hint.is_none()));
         let mut changed = false;
         for i in order {
-            changed |= crate::ports::ensure(b, i, &dp, &self.opener);
+            changed |= crate::ports::ensure(b, i, (&dp, class), &self.opener);
         }
         if changed {
             b.of.refresh_ports();

@@ -2,11 +2,12 @@
 //!
 //! Neighbours: `manager` decides which; devices come from the factories. Threads: main only.
 
+use crate::class::DatapathClass;
 use crate::manager::LOG;
 use crate::state::{Bridge, Interface};
 use crate::wanted::WantedInterface;
 use datapath::{Datapath, DpError};
-use flow::OfPort;
+use flow::{DpPort, OfPort};
 use netdev::{Config, Error, Factory, Netdev};
 use ofproto::port::{Port, PortKind};
 use ofproto::PortConfig;
@@ -53,10 +54,13 @@ fn error_text(name: &str, e: &Error) -> String {
     }
 }
 
+/// A datapath and its type.
+pub(crate) type Target<'a> = (&'a Datapath, DatapathClass);
+
 /// Brings `w` into effect, or keeps the reason why it is not. True when a device that was there was changed.
-pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: &Datapath, opener: &Opener) -> bool {
+pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: Target<'_>, opener: &Opener) -> bool {
     if b.interfaces.contains_key(&w.name) {
-        return update(b, w, dp);
+        return update(b, w, dp.0);
     }
     let mut iface = Interface {
         wanted: w.clone(),
@@ -75,14 +79,21 @@ pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: &Datapath, opener:
     false
 }
 
-fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opener) -> Result<(), String> {
+fn bring_up(
+    b: &mut Bridge,
+    iface: &mut Interface,
+    (dp, class): Target<'_>,
+    opener: &Opener,
+) -> Result<(), String> {
     let w = iface.wanted.clone();
     let is_local = w.name == b.wanted.name;
     let kind = if iface.is_patch() {
         check_patch(&w)?;
         PortKind::Patch { peer: iface.peer().unwrap_or_default().into() }
     } else {
-        let netdev = opener.open(&w.name, &w.kind, &w.config).map_err(|e| error_text(&w.name, &e))?;
+        let netdev = opener
+            .open(&w.name, class.device_kind(&w.kind), &w.config)
+            .map_err(|e| error_text(&w.name, &e))?;
         configure(&netdev, &w);
         // Linux devices are the host's to bring up; poll-mode devices are up unless somebody takes them down.
         if netdev.is_pmd() {
@@ -90,7 +101,8 @@ fn bring_up(b: &mut Bridge, iface: &mut Interface, dp: &Datapath, opener: &Opene
                 infra::vlog!(LOG, Warn, "{}: cannot be brought up: {e}", w.name);
             }
         }
-        let dp_port = dp.add_port_stopped(netdev.clone()).map_err(|e| dp_error_text(&w.name, &e))?;
+        let wanted = class.port_number(dp, &w.name);
+        let dp_port = dp.add_port_stopped(netdev.clone(), wanted).map_err(|e| dp_error_text(&w.name, &e))?;
         iface.netdev = Some(netdev.clone());
         iface.dp_port = Some(dp_port);
         iface.starting = true;
@@ -208,6 +220,16 @@ pub(crate) fn remove(b: &mut Bridge, name: &str, dp: Option<&Datapath>) {
     }
 }
 
+/// The datapath gave a port another number.
+pub(crate) fn renumbered(b: &mut Bridge, old: DpPort, new: DpPort) {
+    for i in b.interfaces.values_mut().filter(|i| i.dp_port == Some(old)) {
+        i.dp_port = Some(new);
+        if let Some(no) = i.ofport {
+            b.of.renumber_dp_port(no, new);
+        }
+    }
+}
+
 /// Lets new ports receive, now that translation knows them. True when one could not, and went.
 pub(crate) fn start(b: &mut Bridge, dp: &Datapath) -> bool {
     let mut gone = false;
@@ -250,8 +272,10 @@ pub(crate) fn pick_identity(b: &mut Bridge) {
             .filter(|m| m[0] & 3 == 0 && *m != [0; 6])
             .min()
     };
-    let wanted = b.wanted.hwaddr.or_else(from_ports);
     let Some(local) = b.local().and_then(|l| l.netdev.clone()) else { return };
+    // A dummy device's own address tells nothing.
+    let random = || b.local().filter(|_| local.dpif_type() == "dummy-internal").map(|l| l.patch_mac);
+    let wanted = b.wanted.hwaddr.or_else(from_ports).or_else(random);
     if let Some(mac) = wanted.filter(|m| *m != local.mac()) {
         if let Err(e) = local.set_mac(mac) {
             infra::vlog!(LOG, Err, "bridge {local_name}: failed to set bridge Ethernet address: {e}");

@@ -5,7 +5,7 @@
 
 use crate::manager::Manager;
 use crate::state::{Bridge, Interface};
-use datapath::{Datapath, PmdId, SharedFlow};
+use datapath::{Datapath, SharedFlow};
 use flow::odp::{format_actions, format_key, FlowStats, Style};
 use flow::{DpPort, OfPort};
 use infra::command::{Command, Reply, MANY};
@@ -16,15 +16,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// All commands of this crate.
-pub const COMMANDS: [Command<Manager>; 21] = [
+pub const COMMANDS: [Command<Manager>; 20] = [
     Command::new("dpctl/dump-dps", "", 0, 0, dump_dps),
-    Command::new(
-        "dpctl/dump-flows",
-        "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]",
-        0,
-        7,
-        dpctl_dump_flows,
-    ),
     Command::new("dpctl/show", "[-s] [dp...]", 0, MANY, dpctl_show),
     Command::new(
         "dpif-netdev/pmd-perf-show",
@@ -68,12 +61,7 @@ impl Manager {
         self.datapath.as_ref().ok_or_else(|| "datapath not found".to_string())
     }
 
-    /// Whether `name` (`ovs-netdev` or `netdev@ovs-netdev`) is our datapath.
-    fn is_dp(&self, name: &str) -> bool {
-        self.datapath.as_ref().is_some_and(|d| name.strip_prefix("netdev@").unwrap_or(name) == d.name())
-    }
-
-    fn dp_port_names(&self) -> BTreeMap<DpPort, String> {
+    pub(crate) fn dp_port_names(&self) -> BTreeMap<DpPort, String> {
         let ports = self.datapath.iter().flat_map(|d| d.ports());
         ports.map(|p| (p.no, p.netdev.name().to_string())).collect()
     }
@@ -124,7 +112,7 @@ fn lookups(dp: &Datapath) -> (u64, u64, u64) {
 fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
     let Some(dp) = &m.datapath else { return Ok(String::new()) };
     let (hit, missed, _) = lookups(dp);
-    let mut out = format!("netdev@{}: hit:{hit} missed:{missed}\n", dp.name());
+    let mut out = format!("{}: hit:{hit} missed:{missed}\n", dp.full_name());
     for (name, b) in &m.bridges {
         put!(out, "  {name}:\n");
         for (n, i) in &b.interfaces {
@@ -137,11 +125,11 @@ fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
 }
 
 fn dpif_dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.bridges.keys().map(|n| format!("netdev@{n}\n")).collect())
+    Ok(m.bridges.iter().map(|(n, b)| format!("{}@{n}\n", b.wanted.datapath_type)).collect())
 }
 
 fn dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.datapath.iter().map(|d| format!("netdev@{}\n", d.name())).collect())
+    Ok(m.datapath.iter().map(|d| format!("{}\n", d.full_name())).collect())
 }
 
 fn known(v: u64) -> String {
@@ -170,15 +158,18 @@ fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
         match *a {
             "-s" | "--statistics" => stats = true,
             o if o.starts_with('-') => return Err(format!("Unrecognized option {o}")),
-            name if m.is_dp(name) => {}
-            name => return Err(format!("ovs-vswitchd: opening datapath {name} failed (No such device)")),
+            name if m.datapath.as_ref().is_some_and(|d| d.full_name() == name) => {}
+            name => {
+                let why = if name.contains('@') { "No such device" } else { "No such file or directory" };
+                return Err(format!("ovs-vswitchd: opening datapath {name} failed ({why})"));
+            }
         }
     }
     let Some(dp) = &m.datapath else { return Ok(String::new()) };
     let (hit, missed, lost) = lookups(dp);
     let mut out = format!(
-        "netdev@{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {}\n",
-        dp.name(),
+        "{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {}\n",
+        dp.full_name(),
         dp.flow_count()
     );
     for p in dp.ports() {
@@ -219,21 +210,26 @@ fn port_statistics(out: &mut String, n: &dyn Netdev) {
 }
 
 /// How flows are printed.
-struct DumpStyle<'a> {
-    verbose: bool,
-    names: Option<&'a BTreeMap<DpPort, String>>,
+pub(crate) struct DumpStyle<'a> {
+    pub(crate) verbose: bool,
+    pub(crate) names: Option<&'a BTreeMap<DpPort, String>>,
     /// `dpctl` puts a comma behind the ufid and shows which datapath has the flow; `dpif` does not.
-    dpctl: bool,
+    pub(crate) dpctl: bool,
 }
 
-fn flow_line(f: &SharedFlow, style: &DumpStyle<'_>, now_ms: u64) -> String {
+pub(crate) fn flow_line(f: &SharedFlow, style: &DumpStyle<'_>, now_ms: u64) -> String {
     let resolve = |p: DpPort| style.names.and_then(|n| n.get(&p).cloned());
     let odp = Style { verbose: style.verbose, names: style.names.is_some().then_some(&resolve as _) };
     let mut out = String::new();
     if style.verbose {
-        put!(out, "{}{} ", f.ufid, if style.dpctl { "," } else { "" });
+        put!(out, "ufid:{}{} ", f.ufid, if style.dpctl { "," } else { "" });
     }
-    format_key(&mut out, &f.key.flow(), Some(&f.mask.mask()), &odp);
+    let mask = f.mask.mask();
+    format_key(&mut out, &f.key.flow(), Some(&mask), &odp);
+    if mask.0.packet_type.is_zero() && !out.contains("eth(") {
+        // Asked for by hand: such a key says that it is one of Ethernet.
+        out = out.replacen("eth_type(", "eth(),eth_type(", 1);
+    }
     let s = f.stats();
     let stats = FlowStats {
         packets: s.packets,
@@ -250,69 +246,8 @@ fn flow_line(f: &SharedFlow, style: &DumpStyle<'_>, now_ms: u64) -> String {
     out
 }
 
-fn all_flows(m: &Manager) -> Vec<Arc<SharedFlow>> {
+pub(crate) fn all_flows(m: &Manager) -> Vec<Arc<SharedFlow>> {
     m.shared.slow.as_ref().map(|s| s.flows()).unwrap_or_default()
-}
-
-fn dpctl_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
-    let (mut verbose, mut names, mut pmd) = (false, false, None);
-    for a in args {
-        match *a {
-            "-m" | "--more" => verbose = true,
-            "--names" => names = true,
-            "--no-names" => names = false,
-            a if a.starts_with("pmd=") => {
-                let n: i64 = a[4..]
-                    .parse()
-                    .map_err(|_| format!("ovs-vswitchd: Invalid pmd specified: {}", &a[4..]))?;
-                pmd = Some(if n < 0 {
-                    PmdId::NON_PMD
-                } else {
-                    PmdId(u32::try_from(n).unwrap_or(u32::MAX - 1))
-                });
-            }
-            // Flows of every kind are in this datapath; nothing is offloaded.
-            a if a.starts_with("type=") => check_type(&a[5..])?,
-            a if a.starts_with("filter=") => {
-                return Err(format!("ovs-vswitchd: {a}: filters are not supported by this version"));
-            }
-            o if o.starts_with('-') => return Err(format!("Unrecognized option {o}")),
-            name if m.is_dp(name) => {}
-            _ => return Err("ovs-vswitchd: datapath not found (Invalid argument)".into()),
-        }
-    }
-    m.dp()?;
-    let table = m.dp_port_names();
-    let style = DumpStyle { verbose, names: (names || verbose).then_some(&table), dpctl: true };
-    let now = infra::clock::now_ms().max(0) as u64;
-    let mut by_pmd: BTreeMap<PmdId, Vec<String>> = BTreeMap::new();
-    for f in all_flows(m) {
-        if pmd.is_none_or(|p| p == f.pmd) {
-            by_pmd.entry(f.pmd).or_default().push(flow_line(&f, &style, now));
-        }
-    }
-    let mut out = String::new();
-    for (id, lines) in by_pmd {
-        if pmd.is_none() {
-            match id.core() {
-                Some(core) => put!(out, "flow-dump from pmd on cpu core: {core}\n"),
-                None => out.push_str("flow-dump from the main thread:\n"),
-            }
-        }
-        for l in lines {
-            out.push_str(&l);
-            out.push('\n');
-        }
-    }
-    Ok(out)
-}
-
-fn check_type(kinds: &str) -> Result<(), String> {
-    const KINDS: [&str; 6] = ["ovs", "tc", "dpdk", "offloaded", "non-offloaded", "partially-offloaded"];
-    match kinds.split(',').find(|k| !KINDS.contains(k)) {
-        Some(_) => Err(format!("ovs-vswitchd: Failed to parse type ({kinds})")),
-        None => Ok(()),
-    }
 }
 
 fn dpif_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {

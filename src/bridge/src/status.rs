@@ -3,6 +3,7 @@
 //! One transaction carries all that differs from the replica. `cur_cfg` is in it only after a configuration is in
 //! effect: `ovs-vsctl` waits for it. Neighbours: `manager` calls it each turn. Threads: main only.
 
+use crate::class::DatapathClass;
 use crate::manager::{DeviceLibrary, LOG};
 use crate::ports::Opener;
 use crate::state::Bridge;
@@ -17,6 +18,7 @@ pub(crate) struct Context<'a> {
     pub bridges: &'a BTreeMap<String, Bridge>,
     pub library: &'a dyn DeviceLibrary,
     pub opener: &'a Opener,
+    pub classes: &'a [DatapathClass],
     pub rejected: &'a [(Uuid, String)],
     pub next_cfg: i64,
     pub interval_ms: i64,
@@ -111,7 +113,7 @@ fn build(replica: &Replica, ctx: &Context<'_>, with_stats: bool) -> Transaction 
             txn.set(&id, "system_type", kind);
             txn.set(&id, "system_version", version);
         }
-        txn.set(&id, "datapath_types", Datum::set(["netdev"]));
+        txn.set(&id, "datapath_types", Datum::set(ctx.classes.iter().map(|c| c.name)));
         txn.set(&id, "iface_types", Datum::set(ctx.opener.types()));
         txn.set(&id, "dpdk_initialized", ctx.library.initialized());
         txn.set(&id, "dpdk_version", ctx.library.version());

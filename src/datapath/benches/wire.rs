@@ -20,13 +20,33 @@ pub fn pool(n: usize, len: usize) -> Pool {
 pub struct Wire {
     name: String,
     frames: Arc<Vec<Vec<u8>>>,
+    attack: Arc<Attack>,
     pool: Pool,
+}
+
+/// Frames that are mixed in, each once.
+#[derive(Default)]
+pub struct Attack {
+    /// The frames.
+    pub frames: Vec<Vec<u8>>,
+    /// So many come at once, in the first bursts.
+    pub at_once: usize,
+    /// Whether those come alone, before other frames.
+    pub first: bool,
+    /// Cycles before the rest, which come one a burst.
+    pub pause: u64,
 }
 
 impl Wire {
     /// A port that receives `frames` in turn (none: nothing).
     pub fn new(name: &str, frames: Vec<Vec<u8>>, pool: &Pool) -> Arc<Wire> {
-        Arc::new(Wire { name: name.into(), frames: Arc::new(frames), pool: Arc::clone(pool) })
+        Wire::with_attack(name, frames, Attack::default(), pool)
+    }
+
+    /// As `new`, with other frames in between.
+    pub fn with_attack(name: &str, frames: Vec<Vec<u8>>, attack: Attack, pool: &Pool) -> Arc<Wire> {
+        let (frames, attack) = (Arc::new(frames), Arc::new(attack));
+        Arc::new(Wire { name: name.into(), frames, attack, pool: Arc::clone(pool) })
     }
 }
 
@@ -34,6 +54,9 @@ struct Rx {
     frames: Arc<Vec<Vec<u8>>>,
     pool: Pool,
     at: usize,
+    attack: Arc<Attack>,
+    attack_at: usize,
+    next: u64,
 }
 
 impl RxQueue for Rx {
@@ -41,21 +64,52 @@ impl RxQueue for Rx {
         if self.frames.is_empty() {
             return 0;
         }
+        if self.attack_at < self.attack.frames.len() && self.mix_in(batch) {
+            return 0;
+        }
         let mut pool = self.pool.lock();
         for _ in 0..BATCH_SIZE {
-            let Some(mut p) = pool.pop() else { break };
+            if batch.len() == BATCH_SIZE {
+                break;
+            }
+            let Some(p) = pool.pop() else { break };
             let f = &self.frames[self.at];
             self.at += 1;
             if self.at == self.frames.len() {
                 self.at = 0;
             }
-            // Also takes off what a push put before the frame.
-            p.pop_front(p.len().saturating_sub(f.len()));
-            p.data_mut().copy_from_slice(f);
-            let _ = batch.push(p);
+            fill(p, f, batch);
         }
         0
     }
+}
+
+impl Rx {
+    /// Puts in a frame of the attack if one is due; whether nothing else shall come.
+    #[cold]
+    fn mix_in(&mut self, batch: &mut Batch) -> bool {
+        let at_once = self.attack_at < self.attack.at_once;
+        let now = infra::clock::tsc();
+        if !at_once && now < self.next {
+            return false;
+        }
+        if at_once {
+            self.next = now + self.attack.pause;
+        }
+        if let Some(p) = self.pool.lock().pop() {
+            fill(p, &self.attack.frames[self.attack_at], batch);
+            self.attack_at += 1;
+        }
+        at_once && self.attack.first
+    }
+}
+
+#[inline(always)]
+fn fill(mut p: Packet, f: &[u8], batch: &mut Batch) {
+    // Also takes off what a push put before the frame.
+    p.pop_front(p.len().saturating_sub(f.len()));
+    p.data_mut().copy_from_slice(f);
+    let _ = batch.push(p);
 }
 
 struct Tx(Pool);
@@ -90,7 +144,14 @@ impl Netdev for Wire {
         Ok(())
     }
     fn rx_queue(&self, _: usize) -> netdev::Result<Box<dyn RxQueue>> {
-        Ok(Box::new(Rx { frames: Arc::clone(&self.frames), pool: Arc::clone(&self.pool), at: 0 }))
+        Ok(Box::new(Rx {
+            frames: Arc::clone(&self.frames),
+            pool: Arc::clone(&self.pool),
+            at: 0,
+            attack: Arc::clone(&self.attack),
+            attack_at: 0,
+            next: 0,
+        }))
     }
     fn tx_queue(&self, _: usize) -> netdev::Result<Box<dyn TxQueue>> {
         Ok(Box::new(Tx(Arc::clone(&self.pool))))

@@ -3,7 +3,7 @@
 //! Neighbours: `ofproto` implements [`Upcall`] and drains [`FlowEvent`]s; `bridge` sets [`DpConfig`] and shows
 //! [`PortInfo`], [`RxqInfo`]. Threads: plain data; [`Upcall::miss`] runs on PMD threads and on the io thread.
 
-use crate::shared::SharedFlow;
+use crate::shared::{SharedFlow, Ufid};
 use flow::{DpAction, DpPort, Flow, Mask, UserspaceCookie};
 use infra::cpu::{CoreId, NumaId};
 use netdev::Netdev;
@@ -76,6 +76,23 @@ pub struct MissResult {
     pub failed: bool,
     /// Translation cache for the revalidator.
     pub ctx: Option<Box<dyn Any + Send + Sync>>,
+    /// The identifier that the megaflow is to have; `None`: one made of its key.
+    pub ufid: Option<Ufid>,
+}
+
+/// A megaflow that somebody asks for.
+#[derive(Clone, Debug)]
+pub struct FlowPut {
+    /// Key; `in_port` is a [`DpPort`] number.
+    pub flow: Flow,
+    /// The bits that matter.
+    pub mask: Mask,
+    /// What it does.
+    pub actions: Vec<DpAction>,
+    /// Identifier; `None`: one made of its key.
+    pub ufid: Option<Ufid>,
+    /// Version of configuration and tables that it counts as translated with.
+    pub seq: u64,
 }
 
 impl MissResult {
@@ -87,6 +104,7 @@ impl MissResult {
         self.seq = 0;
         self.failed = false;
         self.ctx = None;
+        self.ufid = None;
     }
 }
 

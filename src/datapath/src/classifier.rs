@@ -2,13 +2,16 @@
 //!
 //! A subtable is an open-addressing table of buckets of one cache line (seven 32-bit tags and indices) over entries
 //! that hold the masked words. Lookups take a whole burst through one subtable at a time, in phases: mask and hash
-//! all, prefetch, probe all. Subtables are tried in the order of their recent hits.
+//! all, prefetch, probe all. Subtables are tried in the order of their recent hits: first the lead, which most keys
+//! hit; then, where there are many more, only those that [`Pruner`] leaves over.
 //!
 //! Neighbours: `engine` looks up and inserts; entries hold indices into `flows`. Threads: owned by one.
 
 use crate::hash;
 use crate::prefetch;
+use crate::pruner::{Lay, Pruner};
 use crate::shared::Compact;
+use crate::simple::{lead, FEW_MASKS};
 use flow::{Miniflow, PKT_WORDS};
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -20,6 +23,10 @@ pub(crate) const NO_FLOW: FlowIdx = u32::MAX;
 /// Packets in a burst.
 pub(crate) const BURST: usize = packet::BATCH_SIZE;
 
+/// Subtables beyond the lead from which on they are pruned instead of tried one by one.
+const PRUNE_FROM: usize = 12;
+/// Masks of a port; megaflows of further ones are made narrower, so that they share a few.
+const MAX_MASKS: usize = 32_768;
 const WAYS: usize = 7;
 /// Masks up to so many words have their own instance of the lookup.
 const MAX_SPECIAL: usize = 8;
@@ -59,6 +66,7 @@ pub(crate) struct Subtable {
     len: usize,
     hits: u64,
     seed: u64,
+    lay: Lay,
 }
 
 /// Where an entry is, for removal.
@@ -69,8 +77,7 @@ pub(crate) struct Place {
 }
 
 impl Subtable {
-    fn new(mask: Arc<Compact>, seed: u64) -> Subtable {
-        let index: Box<[u8]> = mask.iter().map(|(i, _)| i as u8).collect();
+    fn new(mask: Arc<Compact>, index: Box<[u8]>, seed: u64, lay: Lay) -> Subtable {
         Subtable {
             mask,
             index,
@@ -81,6 +88,7 @@ impl Subtable {
             len: 0,
             hits: 0,
             seed,
+            lay,
         }
     }
 
@@ -203,9 +211,13 @@ impl Subtable {
         }
     }
 
-    fn entry_hash(&self, entry: u32) -> u64 {
+    fn entry_words(&self, entry: u32) -> &[u64] {
         let at = entry as usize * self.stride();
-        hash::words(self.seed, &self.entries[at..at + self.n()])
+        &self.entries[at..at + self.n()]
+    }
+
+    fn entry_hash(&self, entry: u32) -> u64 {
+        hash::words(self.seed, self.entry_words(entry))
     }
 
     /// Makes the table `buckets` large (a power of two) and links every entry anew.
@@ -320,7 +332,12 @@ pub(crate) struct Classifier {
     free: Vec<u32>,
     /// Subtables in the order they are tried.
     order: Vec<u32>,
+    /// Subtables at the front that are tried one by one, before a guess is made.
+    lead: usize,
     by_mask: HashMap<Arc<Compact>, u32>,
+    pruner: Pruner,
+    /// Masks before new ones are widened.
+    limit: usize,
     seed: u64,
 }
 
@@ -330,7 +347,10 @@ impl Classifier {
             subtables: Vec::new(),
             free: Vec::new(),
             order: Vec::new(),
+            lead: 0,
             by_mask: HashMap::new(),
+            pruner: Pruner::new(seed),
+            limit: MAX_MASKS,
             seed,
         }
     }
@@ -341,17 +361,58 @@ impl Classifier {
         self.order.len()
     }
 
-    /// Looks up the keys in `todo`; what is found is in `out`, what is not is returned. Counts into `looked` the
-    /// subtables that each found key took.
-    pub(crate) fn lookup(
+    /// Whether there are masks beyond the lead.
+    #[inline(always)]
+    pub(crate) fn is_deep(&self) -> bool {
+        self.order.len() > self.lead
+    }
+
+    /// Looks up the keys in `todo` in the subtables of the lead; what is found is in `out`, what is not is returned.
+    /// Counts into `looked` the subtables that each found key took.
+    pub(crate) fn lookup_lead(
         &mut self,
         keys: &[Miniflow; BURST],
         todo: u32,
         out: &mut [FlowIdx; BURST],
         looked: &mut u64,
     ) -> u32 {
+        self.scan(0, self.lead, keys, todo, out, looked)
+    }
+
+    /// As `lookup_lead`, in all others.
+    pub(crate) fn lookup_rest(
+        &mut self,
+        keys: &[Miniflow; BURST],
+        todo: u32,
+        out: &mut [FlowIdx; BURST],
+        looked: &mut u64,
+    ) -> u32 {
+        if self.order.len() - self.lead <= PRUNE_FROM {
+            return self.scan(self.lead, self.order.len(), keys, todo, out, looked);
+        }
+        let (mut rest, mut missed) = (todo, todo);
+        while rest != 0 {
+            let i = rest.trailing_zeros() as usize % BURST;
+            rest &= rest - 1;
+            if let Some(f) = self.lookup_pruned(&keys[i], looked) {
+                out[i] = f;
+                missed &= !(1 << i);
+            }
+        }
+        missed
+    }
+
+    fn scan(
+        &mut self,
+        from: usize,
+        to: usize,
+        keys: &[Miniflow; BURST],
+        todo: u32,
+        out: &mut [FlowIdx; BURST],
+        looked: &mut u64,
+    ) -> u32 {
         let mut todo = todo;
-        for (depth, &s) in self.order.iter().enumerate() {
+        for (depth, &s) in self.order.iter().enumerate().take(to).skip(from) {
             if todo == 0 {
                 break;
             }
@@ -365,18 +426,65 @@ impl Classifier {
         todo
     }
 
-    /// Looks up one key.
-    pub(crate) fn lookup_one(&mut self, key: &Miniflow) -> Option<FlowIdx> {
-        for &s in &self.order {
-            if let Some(f) = self.subtables[s as usize].as_deref_mut().and_then(|sub| sub.lookup_one(key)) {
-                return Some(f);
+    /// Looks up one key in the subtables beyond the lead that can have it.
+    fn lookup_pruned(&mut self, key: &Miniflow, looked: &mut u64) -> Option<FlowIdx> {
+        let mut tried = self.lead as u64;
+        for (w, &set) in self.pruner.candidates(key).iter().enumerate() {
+            let mut set = set;
+            while set != 0 {
+                let id = w * 64 + set.trailing_zeros() as usize;
+                set &= set - 1;
+                tried += 1;
+                let Some(sub) = self.subtables.get_mut(id).and_then(|s| s.as_deref_mut()) else { continue };
+                if let Some(f) = sub.lookup_one(key) {
+                    sub.hits += 1;
+                    *looked += tried;
+                    return Some(f);
+                }
             }
         }
         None
     }
 
-    /// The mask of a subtable that equals `mask`, so that megaflows share it.
+    /// Looks up one key.
+    pub(crate) fn lookup_one(&mut self, key: &Miniflow) -> Option<FlowIdx> {
+        let pruned = self.order.len() - self.lead > PRUNE_FROM;
+        let n = if pruned { self.lead } else { self.order.len() };
+        for &s in &self.order[..n] {
+            if let Some(f) = self.subtables[s as usize].as_deref_mut().and_then(|sub| sub.lookup_one(key)) {
+                return Some(f);
+            }
+        }
+        if pruned {
+            return self.lookup_pruned(key, &mut 0);
+        }
+        None
+    }
+
+    /// Whether `key` belongs to `flow`, whose place is `at`; a guess.
+    #[inline]
+    pub(crate) fn is_of(&mut self, at: Place, flow: FlowIdx, key: &Miniflow) -> bool {
+        let Some(Some(sub)) = self.subtables.get_mut(at.subtable as usize) else { return false };
+        let (mut words, n) = ([0u64; PKT_WORDS], sub.n());
+        sub.plan_for(key.map);
+        sub.masked(key, &mut words[..n]);
+        let from = at.entry as usize * (n + 1);
+        let Some(have) = sub.entries.get(from..from + n + 1) else { return false };
+        let same = have[..n] == words[..n] && have[n] == u64::from(flow);
+        sub.hits += u64::from(same);
+        same
+    }
+
+    /// The mask of a subtable that equals `mask`, so that megaflows share it. A new one is widened to whole words
+    /// when there are very many: a narrower megaflow is as right, and its mask one of few.
     pub(crate) fn share_mask(&mut self, mask: Compact) -> Arc<Compact> {
+        if let Some((m, _)) = self.by_mask.get_key_value(&mask) {
+            return Arc::clone(m);
+        }
+        if self.by_mask.len() < self.limit {
+            return Arc::new(mask);
+        }
+        let mask = mask.widened();
         match self.by_mask.get_key_value(&mask) {
             Some((m, _)) => Arc::clone(m),
             None => Arc::new(mask),
@@ -396,6 +504,7 @@ impl Classifier {
         let n = sub.n();
         sub.plan_for(key.map);
         sub.masked(key, &mut words[..n]);
+        self.pruner.entry(&sub.lay, &words[..n], true);
         Place { subtable: id, entry: sub.insert(&words[..n], flow) }
     }
 
@@ -404,31 +513,58 @@ impl Classifier {
             self.subtables.push(None);
             (self.subtables.len() - 1) as u32
         });
-        self.subtables[id as usize] = Some(Box::new(Subtable::new(Arc::clone(mask), self.seed)));
+        let index: Box<[u8]> = mask.iter().map(|(i, _)| i as u8).collect();
+        let lay = self.pruner.add(id, &index, mask.words());
+        let sub = Subtable::new(Arc::clone(mask), index, self.seed, lay);
+        self.subtables[id as usize] = Some(Box::new(sub));
         self.order.push(id);
         self.by_mask.insert(Arc::clone(mask), id);
+        if self.order.len() <= FEW_MASKS {
+            self.set_lead(self.order.len());
+        }
         id
+    }
+
+    /// Makes the first `n` subtables the lead.
+    fn set_lead(&mut self, n: usize) {
+        self.lead = n;
+        for (i, id) in self.order.iter().enumerate() {
+            self.pruner.open(*id, i >= n);
+        }
     }
 
     /// Removes a megaflow; its subtable goes with the last one.
     pub(crate) fn remove(&mut self, at: Place) {
         let Some(slot) = self.subtables.get_mut(at.subtable as usize) else { return };
         let Some(sub) = slot.as_deref_mut() else { return };
+        self.pruner.entry(&sub.lay, sub.entry_words(at.entry), false);
         sub.remove(at.entry);
         if sub.len == 0 {
+            self.pruner.remove(at.subtable, &sub.lay);
             self.by_mask.remove(&sub.mask);
             *slot = None;
             self.free.push(at.subtable);
+            let leads = self.order[..self.lead].contains(&at.subtable);
+            self.lead -= usize::from(leads);
             self.order.retain(|s| *s != at.subtable);
         }
     }
 
-    /// Sorts the subtables by the hits since the last call, most first.
+    /// Sorts the subtables by the hits since the last call, most first, and says how many lead.
     pub(crate) fn optimize(&mut self) {
         let subs = &mut self.subtables;
-        let hits = |s: &u32| std::cmp::Reverse(subs[*s as usize].as_ref().map_or(0, |t| t.hits));
-        self.order.sort_by_key(hits);
+        let hits = |s: &u32| subs[*s as usize].as_ref().map_or(0, |t| t.hits);
+        self.order.sort_unstable_by_key(|s| std::cmp::Reverse(hits(s)));
+        let total: u64 = self.order.iter().map(hits).sum();
+        let n = if self.order.len() <= FEW_MASKS {
+            self.order.len()
+        } else if total > 0 {
+            lead(total, self.order.iter().map(hits))
+        } else {
+            self.lead
+        };
         subs.iter_mut().flatten().for_each(|s| s.hits = 0);
+        self.set_lead(n);
     }
 
     /// All megaflows.

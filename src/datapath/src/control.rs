@@ -361,6 +361,15 @@ impl Control {
         }
     }
 
+    pub(crate) fn renumber_port(&mut self, old: DpPort, new: DpPort) -> Result<(), DpError> {
+        if self.ports.contains_key(&new.0) {
+            return Err(DpError::PortInUse(new));
+        }
+        let Some(netdev) = self.ports.get(&old.0).map(|p| Arc::clone(&p.netdev)) else { return Ok(()) };
+        self.del_port(old);
+        self.add_port(netdev, Some(new), true).map(|_| ())
+    }
+
     pub(crate) fn port_changed(&mut self, no: DpPort) -> Result<(), DpError> {
         let Some(netdev) = self.ports.get(&no.0).map(|p| Arc::clone(&p.netdev)) else { return Ok(()) };
         self.take_back(no);

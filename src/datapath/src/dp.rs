@@ -4,7 +4,7 @@
 //! what needs the threads' co-operation. Threads: any thread may call any method; none is called by PMDs.
 
 use crate::api::{
-    DpConfig, DpError, DpOptions, FlowEvent, PmdId, PmdRxqs, PortInfo, Upcall, UserspacePacket,
+    DpConfig, DpError, DpOptions, FlowEvent, FlowPut, PmdId, PmdRxqs, PortInfo, Upcall, UserspacePacket,
 };
 use crate::control::{Control, Route};
 use crate::drops::Drop;
@@ -98,6 +98,16 @@ impl Datapath {
         &self.name
     }
 
+    /// Type and name, as in `netdev@ovs-netdev`.
+    pub fn full_name(&self) -> String {
+        format!("{}@{}", self.kind(), self.name)
+    }
+
+    /// The type: `netdev` of `ovs-netdev`.
+    pub fn kind(&self) -> &str {
+        self.name.strip_prefix("ovs-").unwrap_or(&self.name)
+    }
+
     /// Applies settings. PMD threads are started and stopped as the cores say.
     pub fn set_config(&self, config: DpConfig) -> Result<(), DpError> {
         self.control.lock().set_config(config)
@@ -116,8 +126,12 @@ impl Datapath {
 
     /// As [`Datapath::add_port`], but nothing is received before [`Datapath::start_port`]: time to tell translation
     /// about the port.
-    pub fn add_port_stopped(&self, netdev: Arc<dyn Netdev>) -> Result<DpPort, DpError> {
-        self.control.lock().add_port(netdev, None, false)
+    pub fn add_port_stopped(
+        &self,
+        netdev: Arc<dyn Netdev>,
+        wanted: Option<DpPort>,
+    ) -> Result<DpPort, DpError> {
+        self.control.lock().add_port(netdev, wanted, false)
     }
 
     /// Begins to receive from a port. It is removed when its receive queues cannot be had.
@@ -130,6 +144,11 @@ impl Datapath {
         self.control.lock().del_port(no);
     }
 
+    /// Gives a port another number. Megaflows of packets received there go, as when it is removed.
+    pub fn renumber_port(&self, old: DpPort, new: DpPort) -> Result<(), DpError> {
+        self.control.lock().renumber_port(old, new)
+    }
+
     /// Takes the port's queues back, lets the device apply what waits ([`Netdev::reconfigure`]), gives them out again.
     pub fn port_changed(&self, no: DpPort) -> Result<(), DpError> {
         self.control.lock().port_changed(no)
@@ -138,6 +157,11 @@ impl Datapath {
     /// The ports, by number.
     pub fn ports(&self) -> Vec<PortInfo> {
         self.control.lock().ports()
+    }
+
+    /// Asks a thread to install a megaflow; [`FlowEvent::New`] follows. As [`Datapath::flow_delete`] about locks.
+    pub fn flow_put(&self, pmd: PmdId, put: FlowPut) {
+        self.common.send(pmd, Cmd::FlowPut(Box::new(put)));
     }
 
     /// Asks the owner to remove the megaflow; [`FlowEvent::Deleted`] follows when it is gone. May wait for room in

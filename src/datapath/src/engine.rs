@@ -5,14 +5,15 @@
 //! Neighbours: `thread` feeds bursts and commands, `exec` runs actions that are more than one output, `emc`,
 //! `classifier` and `flows` are what it looks packets up in, `tx` is where they go.
 
-use crate::api::{Miss, MissResult, PmdId, Upcall, UserspacePacket};
+use crate::api::{FlowPut, Miss, MissResult, PmdId, Upcall, UserspacePacket};
 use crate::classifier::{Classifier, FlowIdx, BURST, NO_FLOW};
 use crate::drops::Drop;
 use crate::emc::{Emc, Worth};
 use crate::flows::{Fast, Flows};
 use crate::rewrite;
 use crate::shared::{Compact, NewFlow, SharedFlow};
-use crate::simple::{self, Simple};
+use crate::simple::{self, RawFlows, Simple};
+use crate::smc::{self, Smc};
 use crate::stats::PmdStats;
 use crate::tx::TxPorts;
 use crate::FlowEvent;
@@ -32,6 +33,7 @@ const MAX_FLOWS: usize = 1 << 20;
 const MAX_LATE: usize = 1 << 16;
 /// Megaflows from which on their slots are fetched ahead.
 const MANY_FLOWS: usize = 256;
+const _: () = assert!(MAX_FLOWS <= smc::MAX_INDEX);
 /// Packets ahead whose data is fetched while one is parsed.
 const AHEAD: usize = 6;
 
@@ -110,6 +112,9 @@ pub(crate) struct Scratch {
     /// TCP flags.
     flags: [u16; BURST],
     hashes: [u64; BURST],
+    /// Plain frames that the lead of the simple match did not find, and the hashes of their microflows.
+    plain: u32,
+    microflow: [u64; BURST],
     flow: [FlowIdx; BURST],
     /// Packets that were misses: whoever translated them has counted them.
     missed: u32,
@@ -126,6 +131,8 @@ impl Scratch {
             keys: [Miniflow::EMPTY; BURST],
             flags: [0; BURST],
             hashes: [0; BURST],
+            plain: 0,
+            microflow: [0; BURST],
             flow: [NO_FLOW; BURST],
             missed: 0,
             once: Vec::new(),
@@ -195,6 +202,8 @@ pub(crate) struct Engine {
     tables: Vec<Option<Box<Tables>>>,
     pub(crate) emc: Emc,
     worth: Worth,
+    smc: Smc,
+    raw: RawFlows,
     pub(crate) tx: TxPorts,
     pub(crate) out: Outlets,
     pub(crate) stats: PmdStats,
@@ -216,6 +225,8 @@ impl Engine {
             tables: Vec::new(),
             emc: Emc::new(seed),
             worth: Worth::default(),
+            smc: Smc::new(seed),
+            raw: RawFlows::default(),
             tx,
             out,
             stats: PmdStats::default(),
@@ -265,15 +276,12 @@ impl Engine {
         let n = packets.len();
         let slot = Engine::slot_of(meta.in_port);
         s.missed = 0;
+        s.plain = 0;
         let mut todo = if n == BURST { u32::MAX } else { (1u32 << n) - 1 };
-        if meta.is_fresh() && hashes.is_none() {
-            if let Some(Some(t)) = self.tables.get_mut(slot).filter(|_| slot != 0) {
-                let found = resolve_simple(&mut t.simple, packets, s);
-                self.stats.simple_hits += u64::from(found.count_ones());
-                todo &= !found;
-                if todo == 0 {
-                    return;
-                }
+        if meta.is_fresh() && hashes.is_none() && slot != 0 {
+            todo = self.resolve_simple(packets, slot, todo, s);
+            if todo == 0 {
+                return;
             }
         }
         make_keys(packets, todo, meta, hashes, s);
@@ -288,10 +296,8 @@ impl Engine {
         }
         let missed = todo;
         let mut looked = 0;
-        if let Some(Some(t)) = self.tables.get_mut(slot).filter(|_| todo != 0) {
-            todo = t.classifier.lookup(&s.keys, todo, &mut s.flow, &mut looked);
-            self.stats.subtable_lookups += looked;
-            self.stats.megaflow_hits += u64::from((missed & !todo).count_ones());
+        if todo != 0 {
+            todo = self.resolve_megaflows(slot, todo, use_emc, &mut looked, s);
         }
         if use_emc {
             let found = missed & !todo;
@@ -303,6 +309,91 @@ impl Engine {
         if todo != 0 {
             self.resolve_misses(packets, todo, slot, s);
         }
+    }
+
+    /// Finds what the raw bytes of plain frames tell; returns the packets left.
+    #[inline(always)]
+    fn resolve_simple(&mut self, packets: &[Packet], slot: usize, todo: u32, s: &mut Scratch) -> u32 {
+        let Some(Some(t)) = self.tables.get_mut(slot) else { return todo };
+        let plain = read_plain(&t.simple, packets, s);
+        let found = t.simple.lookup_lead(&s.raw, plain, &mut s.flow);
+        self.stats.simple_hits += u64::from(found.count_ones());
+        let left = plain & !found;
+        if left == 0 || !t.simple.is_deep() {
+            return todo & !found;
+        }
+        todo & !found & !self.guess_simple(slot, left, s)
+    }
+
+    /// Finds megaflows of plain frames beyond the lead; returns the packets found.
+    #[inline]
+    fn guess_simple(&mut self, slot: usize, plain: u32, s: &mut Scratch) -> u32 {
+        let Some(Some(t)) = self.tables.get_mut(slot) else { return 0 };
+        for i in bits(plain) {
+            s.microflow[i] = t.simple.microflow(&s.raw[i]);
+        }
+        let (raw, simple) = (&self.raw, &mut t.simple);
+        let same = |i: usize, f| simple.is_of(raw, &s.raw[i], f);
+        let guessed = self.smc.lookup(&s.microflow, plain, &mut s.flow, |f| raw.prefetch(f), same);
+        self.stats.smc_hits += u64::from(guessed.count_ones());
+        s.plain = plain & !guessed;
+        if s.plain == 0 {
+            return guessed;
+        }
+        let found = t.simple.lookup_rest(&s.raw, s.plain, &mut s.flow);
+        self.stats.simple_hits += u64::from(found.count_ones());
+        for i in bits(found) {
+            self.smc.insert(s.microflow[i], s.flow[i]);
+        }
+        s.plain &= !found;
+        guessed | found
+    }
+
+    /// Finds megaflows by keys: most hit subtables, guesses, the other subtables. Returns the packets left.
+    fn resolve_megaflows(
+        &mut self,
+        slot: usize,
+        todo: u32,
+        hashed: bool,
+        looked: &mut u64,
+        s: &mut Scratch,
+    ) -> u32 {
+        let Some(Some(t)) = self.tables.get_mut(slot) else { return todo };
+        let mut left = t.classifier.lookup_lead(&s.keys, todo, &mut s.flow, looked);
+        let (mut guessed, mut rest) = (0, 0);
+        if left != 0 && t.classifier.is_deep() {
+            if !hashed {
+                for i in bits(left) {
+                    s.hashes[i] = self.emc.hash(&s.keys[i]);
+                }
+            }
+            let (flows, cls) = (&self.flows, &mut t.classifier);
+            let same = |i: usize, f| match flows.get(f) {
+                Some(slot_of) => slot_of.in_port == slot as u32 && cls.is_of(slot_of.place, f, &s.keys[i]),
+                None => false,
+            };
+            guessed = self.smc.lookup(&s.hashes, left, &mut s.flow, |f| flows.prefetch_slot(f), same);
+            left &= !guessed;
+            rest = left;
+            if left != 0 {
+                left = t.classifier.lookup_rest(&s.keys, left, &mut s.flow, looked);
+            }
+            rest &= !left;
+        }
+        for i in bits(todo & !left & !guessed) {
+            if s.plain >> i & 1 != 0 && t.simple.is_of(&self.raw, &s.raw[i], s.flow[i]) {
+                self.smc.insert(s.microflow[i], s.flow[i]);
+            } else if rest >> i & 1 != 0 {
+                self.smc.insert(s.hashes[i], s.flow[i]);
+            }
+        }
+        let n = u64::from(guessed.count_ones());
+        self.stats.smc_hits += n;
+        self.stats.subtable_lookups += *looked;
+        self.stats.megaflow_hits += u64::from((todo & !left).count_ones()) - n;
+        // About what a guess costs.
+        *looked += n * 2;
+        left
     }
 
     #[cold]
@@ -352,6 +443,23 @@ impl Engine {
         self.flows.len() >= MAX_FLOWS || self.out.late.len() >= MAX_LATE
     }
 
+    /// Installs a megaflow that somebody asked for.
+    pub(crate) fn put(&mut self, put: FlowPut) {
+        let slot = Engine::slot_of(put.flow.in_port);
+        if slot == 0 || self.is_full() {
+            return;
+        }
+        let mut answer = MissResult {
+            actions: put.actions,
+            mask: put.mask,
+            install: true,
+            seq: put.seq,
+            ufid: put.ufid,
+            ..MissResult::default()
+        };
+        self.install(&Miniflow::from_flow(&put.flow), slot, &mut answer);
+    }
+
     /// Installs the megaflow that `answer` describes.
     fn install(&mut self, key: &Miniflow, slot: usize, answer: &mut MissResult) -> FlowIdx {
         // Whatever translation looked at, these tell classifiers and passes apart.
@@ -375,10 +483,11 @@ impl Engine {
             seq: answer.seq,
             now_ms: self.now_ms,
             ctx: answer.ctx.take(),
+            ufid: answer.ufid,
         }));
         let idx = self.flows.add(Arc::clone(&shared));
         let place = cls.insert(key, &mask, idx);
-        t.simple.insert(&key.expand(), &mask, idx);
+        t.simple.insert(&key.expand(), &mask, idx, &mut self.raw);
         if let Some(f) = self.flows.get_mut(idx) {
             f.place = place;
             f.in_port = slot as u32;
@@ -393,7 +502,7 @@ impl Engine {
         let Some(shared) = self.flows.remove(idx) else { return };
         if let Some(Some(t)) = self.tables.get_mut(slot as usize) {
             t.classifier.remove(place);
-            t.simple.remove(&shared.key.flow(), &shared.mask, idx);
+            t.simple.remove(&shared.key.flow(), &shared.mask, idx, &mut self.raw);
         }
         shared.mark_dead();
         self.out.event(FlowEvent::Deleted(shared));
@@ -424,7 +533,7 @@ impl Engine {
     pub(crate) fn optimize(&mut self) {
         for t in self.tables.iter_mut().flatten() {
             t.classifier.optimize();
-            t.simple.optimize();
+            t.simple.optimize(&self.raw);
         }
     }
 
@@ -570,9 +679,9 @@ fn bits(mut set: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Finds what the raw bytes of plain frames tell; returns the packets found.
+/// Takes the headers of plain frames; returns which they are.
 #[inline(always)]
-fn resolve_simple(simple: &mut Simple, packets: &[Packet], s: &mut Scratch) -> u32 {
+fn read_plain(simple: &Simple, packets: &[Packet], s: &mut Scratch) -> u32 {
     if simple.is_empty() {
         return 0;
     }
@@ -587,5 +696,5 @@ fn resolve_simple(simple: &mut Simple, packets: &[Packet], s: &mut Scratch) -> u
             plain |= 1 << i;
         }
     }
-    simple.lookup(&s.raw, plain, &mut s.flow)
+    plain
 }

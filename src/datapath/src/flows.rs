@@ -151,6 +151,14 @@ impl Flows {
         self.slots.get_mut(idx as usize)
     }
 
+    /// Fetches a slot.
+    #[inline(always)]
+    pub(crate) fn prefetch_slot(&self, idx: FlowIdx) {
+        if let Some(s) = self.slots.get(idx as usize) {
+            prefetch::read(s);
+        }
+    }
+
     /// Fetches the slots of `idx`, then what they point at.
     pub(crate) fn prefetch(&self, idx: &[FlowIdx]) {
         for s in idx.iter().filter_map(|i| self.slots.get(*i as usize)) {
@@ -183,6 +191,7 @@ pub(crate) mod tests {
             seq: tag,
             now_ms: 0,
             ctx: None,
+            ufid: None,
         }))
     }
 

@@ -20,11 +20,13 @@ mod exec;
 mod flows;
 mod hash;
 mod prefetch;
+mod pruner;
 mod rewrite;
 mod sched;
 pub mod shared;
 pub mod show;
 mod simple;
+mod smc;
 pub mod stats;
 #[cfg(test)]
 mod testpkt;
@@ -32,8 +34,8 @@ mod thread;
 mod tx;
 
 pub use api::{
-    Clock, DpConfig, DpError, DpOptions, FlowEvent, Miss, MissResult, PmdId, PmdRxqs, PortInfo, RxqInfo,
-    ThreadHook, Upcall, UserspacePacket,
+    Clock, DpConfig, DpError, DpOptions, FlowEvent, FlowPut, Miss, MissResult, PmdId, PmdRxqs, PortInfo,
+    RxqInfo, ThreadHook, Upcall, UserspacePacket,
 };
 pub use dp::Datapath;
 pub use drops::Drop;

@@ -58,6 +58,11 @@ impl Compact {
         f
     }
 
+    /// The mask that has all bits of every word this one has bits of.
+    pub fn widened(&self) -> Compact {
+        Compact { map: self.map, words: vec![u64::MAX; self.words.len()].into() }
+    }
+
     /// The whole mask.
     pub fn mask(&self) -> Mask {
         Mask(self.flow())
@@ -144,6 +149,8 @@ pub struct NewFlow {
     pub now_ms: u64,
     /// Translation cache.
     pub ctx: Option<Box<dyn Any + Send + Sync>>,
+    /// The identifier; `None`: one made of key, mask and owner.
+    pub ufid: Option<Ufid>,
 }
 
 impl SharedFlow {
@@ -151,7 +158,7 @@ impl SharedFlow {
     pub fn new(n: NewFlow) -> SharedFlow {
         SharedFlow {
             counters: Counters::default(),
-            ufid: ufid_of(&n.key, &n.mask, n.pmd),
+            ufid: n.ufid.unwrap_or_else(|| ufid_of(&n.key, &n.mask, n.pmd)),
             pmd: n.pmd,
             key: n.key,
             mask: n.mask,

@@ -30,7 +30,7 @@ fn parse(dp: &Datapath, args: &[&str]) -> Result<Selection, String> {
                 let v = rest.next().ok_or("-secs needs a number of seconds")?;
                 v.parse::<u32>().map_err(|_| format!("-secs: \"{v}\" is not a number of seconds"))?;
             }
-            name if name.strip_prefix("netdev@").unwrap_or(name) == dp.name() => {}
+            name if name == dp.name() || name == dp.full_name() => {}
             _ => return Err("please specify an existing datapath".into()),
         }
     }

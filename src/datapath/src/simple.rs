@@ -6,6 +6,10 @@
 //! parsed. What is not plain, or not found here, takes the long way with the same result: this is an index of a
 //! part of the classifier, never an authority.
 //!
+//! The masks that most packets hit are tried first, one by one ("the lead"). For the rest the signature match cache
+//! guesses the megaflow of a microflow, and the frame is compared with that one ([`RawFlows`]). Only then come the
+//! tables of the other masks, and beyond [`MAX_MASKS`] the classifier.
+//!
 //! Neighbours: `engine` asks before anything else, and keeps it in step with the classifier. Threads: owned by one.
 
 use crate::classifier::{FlowIdx, BURST, NO_FLOW};
@@ -13,13 +17,16 @@ use crate::hash::Rng;
 use crate::prefetch;
 use crate::shared::Compact;
 use flow::Flow;
+use hashbrown::HashMap;
 use std::mem::{offset_of, size_of};
 
 /// Words looked at: the headers up to the TCP flags.
 const WORDS: usize = 6;
 const BYTES: usize = WORDS * 8;
-/// Masks a port may have here; those beyond are found in the classifier.
+/// Masks of a port that have a table; megaflows of others are guessed or found in the classifier.
 const MAX_MASKS: usize = 32;
+/// So few masks are all tried one by one.
+pub(crate) const FEW_MASKS: usize = 4;
 /// Entries from which on a table is taken not to be in the nearest cache.
 const BIG: usize = 256;
 /// Entries of one mask.
@@ -141,9 +148,86 @@ const EMPTY: Entry = Entry { key: [0; WORDS], flow: NO_FLOW };
 /// Entries of one mask, open addressing by whole cache lines.
 struct Sub {
     mask: Raw,
+    /// Index of the mask.
+    id: u32,
     entries: Vec<Entry>,
     len: usize,
+}
+
+/// A megaflow as raw bytes, to check a guess.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct RawFlow {
+    key: Raw,
+    /// Index of its mask at its port; `NO_MASK`: plain frames are not told by raw bytes.
+    mask: u32,
+    in_port: u32,
+}
+
+const NO_MASK: u32 = u32::MAX;
+
+/// The megaflows of a thread as raw bytes, by their index.
+#[derive(Default)]
+pub(crate) struct RawFlows(Vec<RawFlow>);
+
+impl RawFlows {
+    fn set(&mut self, flow: FlowIdx, raw: RawFlow) {
+        let at = flow as usize;
+        if self.0.len() <= at {
+            self.0.resize(at + 1, RawFlow { key: [0; WORDS], mask: NO_MASK, in_port: 0 });
+        }
+        self.0[at] = raw;
+    }
+
+    fn clear(&mut self, flow: FlowIdx) {
+        if let Some(r) = self.0.get_mut(flow as usize) {
+            r.mask = NO_MASK;
+        }
+    }
+
+    /// Fetches what a check of `flow` looks at.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, flow: FlowIdx) {
+        if let Some(r) = self.0.get(flow as usize) {
+            prefetch::read(r);
+        }
+    }
+}
+
+/// A mask in use at a port.
+#[repr(C, align(64))]
+struct RawMask {
+    mask: Raw,
     hits: u64,
+    flows: u32,
+    /// Whether it has a table.
+    tabled: bool,
+}
+
+/// Bits of a frame by which microflows are told apart: addresses, protocol, ports.
+const MICROFLOW: Raw = {
+    const fn part(from: usize, to: usize) -> u64 {
+        let mut b = [0u8; 8];
+        let mut i = from;
+        while i < to {
+            b[i] = 0xff;
+            i += 1;
+        }
+        u64::from_ne_bytes(b)
+    }
+    [u64::MAX, part(0, 4), part(7, 8), part(2, 8), part(0, 6), 0]
+};
+
+/// How many of the most hit masks, whose `hits` are given in that order, are worth to be tried one by one: those that
+/// at least a quarter of what comes to them hits. A guess of the cache costs about four tries.
+pub(crate) fn lead(total: u64, hits: impl Iterator<Item = u64>) -> usize {
+    let mut rest = total;
+    let worth = |h: &u64| {
+        let yes = *h > 0 && h * 4 >= rest;
+        rest -= if yes { *h } else { 0 };
+        yes
+    };
+    hits.take_while(worth).count()
 }
 
 #[inline(always)]
@@ -247,7 +331,12 @@ impl Sub {
 /// The simple match of one input port.
 pub(crate) struct Simple {
     in_port: u32,
+    masks: Vec<RawMask>,
+    free: Vec<u32>,
+    by_mask: HashMap<Raw, u32>,
     subs: Vec<Sub>,
+    /// Tables at the front that are tried before a guess.
+    lead: usize,
     multipliers: Raw,
 }
 
@@ -255,20 +344,75 @@ impl Simple {
     pub(crate) fn new(in_port: u32, seed: u64) -> Simple {
         let mut rng = Rng::new(seed ^ 0x2545_f491_4f6c_dd1d);
         let mut next = || u64::from(rng.next()) << 32 | u64::from(rng.next()) | 1;
-        Simple { in_port, subs: Vec::new(), multipliers: std::array::from_fn(|_| next()) }
+        Simple {
+            in_port,
+            masks: Vec::new(),
+            free: Vec::new(),
+            by_mask: HashMap::new(),
+            subs: Vec::new(),
+            lead: 0,
+            multipliers: std::array::from_fn(|_| next()),
+        }
     }
 
     /// Whether nothing can be found.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.subs.is_empty()
+        self.by_mask.is_empty()
     }
 
-    /// Finds the megaflows of the plain frames in `todo`; returns those found.
+    /// Whether there are masks beyond the lead.
     #[inline(always)]
-    pub(crate) fn lookup(&mut self, frames: &[Raw; BURST], todo: u32, out: &mut [FlowIdx; BURST]) -> u32 {
+    pub(crate) fn is_deep(&self) -> bool {
+        self.by_mask.len() > self.lead
+    }
+
+    /// The hash of a frame's microflow, for guesses.
+    #[inline(always)]
+    pub(crate) fn microflow(&self, w: &Raw) -> u64 {
+        let w = and(w, &MICROFLOW);
+        w.iter().zip(&self.multipliers).fold(0u64, |s, (w, k)| s.wrapping_add((w ^ w >> 32).wrapping_mul(*k)))
+    }
+
+    /// Finds the megaflows of the plain frames in `todo` among the most hit masks; returns those found.
+    #[inline(always)]
+    pub(crate) fn lookup_lead(
+        &mut self,
+        frames: &[Raw; BURST],
+        todo: u32,
+        out: &mut [FlowIdx; BURST],
+    ) -> u32 {
+        self.scan(0, self.lead, frames, todo, out)
+    }
+
+    /// As `lookup_lead`, among the others that have a table. Where most have none it is not tried.
+    #[inline]
+    pub(crate) fn lookup_rest(
+        &mut self,
+        frames: &[Raw; BURST],
+        todo: u32,
+        out: &mut [FlowIdx; BURST],
+    ) -> u32 {
+        if self.by_mask.len() > MAX_MASKS * 2 {
+            return 0;
+        }
+        self.scan(self.lead, self.subs.len(), frames, todo, out)
+    }
+
+    #[inline(always)]
+    fn scan(
+        &mut self,
+        from: usize,
+        to: usize,
+        frames: &[Raw; BURST],
+        todo: u32,
+        out: &mut [FlowIdx; BURST],
+    ) -> u32 {
         let (mut todo, mut found) = (todo, 0u32);
-        for sub in &mut self.subs {
+        for sub in self.subs.get(from..to).unwrap_or_default() {
+            if todo == 0 {
+                break;
+            }
             if sub.entries.len() > BIG {
                 sub.prefetch(frames, todo, &self.multipliers);
             }
@@ -280,43 +424,132 @@ impl Simple {
                 out[i] = f;
                 found |= u32::from(f != NO_FLOW) << i;
             }
-            sub.hits += u64::from((todo & found).count_ones());
-            todo &= !found;
-            if todo == 0 {
-                break;
+            if let Some(m) = self.masks.get_mut(sub.id as usize) {
+                m.hits += u64::from((todo & found).count_ones());
             }
+            todo &= !found;
         }
         found
     }
 
-    /// Adds a megaflow, if it is one that plain frames can hit.
-    pub(crate) fn insert(&mut self, key: &Flow, mask: &Compact, flow: FlowIdx) {
-        let Some((key, mask)) = project(key, mask, self.in_port) else { return };
-        let at = match self.subs.iter().position(|s| s.mask == mask) {
-            Some(at) => at,
-            None if self.subs.len() < MAX_MASKS => {
-                self.subs.push(Sub { mask, entries: vec![EMPTY], len: 0, hits: 0 });
-                self.subs.len() - 1
-            }
-            None => return,
-        };
-        self.subs[at].insert(key, flow, &self.multipliers);
+    /// Whether the plain frame with these words belongs to `flow`, which is a guess.
+    #[inline(always)]
+    pub(crate) fn is_of(&mut self, flows: &RawFlows, w: &Raw, flow: FlowIdx) -> bool {
+        let Some(f) = flows.0.get(flow as usize) else { return false };
+        let Some(m) = self.masks.get_mut(f.mask as usize) else { return false };
+        let same = f.in_port == self.in_port && equal(&and(w, &m.mask), &f.key);
+        m.hits += u64::from(same);
+        same
     }
 
-    /// Removes a megaflow.
-    pub(crate) fn remove(&mut self, key: &Flow, mask: &Compact, flow: FlowIdx) {
+    /// Adds a megaflow, if it is one that plain frames can hit.
+    pub(crate) fn insert(&mut self, key: &Flow, mask: &Compact, flow: FlowIdx, flows: &mut RawFlows) {
         let Some((key, mask)) = project(key, mask, self.in_port) else { return };
-        let Some(at) = self.subs.iter().position(|s| s.mask == mask) else { return };
-        self.subs[at].remove(&key, flow, &self.multipliers);
-        if self.subs[at].len == 0 {
-            self.subs.remove(at);
+        let id = match self.by_mask.get(&mask) {
+            Some(id) => *id,
+            None => self.add_mask(mask),
+        };
+        let m = &mut self.masks[id as usize];
+        m.flows += 1;
+        flows.set(flow, RawFlow { key, mask: id, in_port: self.in_port });
+        if !m.tabled && self.subs.len() < MAX_MASKS && m.flows == 1 {
+            m.tabled = true;
+            self.subs.push(Sub { mask, id, entries: vec![EMPTY], len: 0 });
+            if self.by_mask.len() <= FEW_MASKS {
+                self.lead = self.subs.len();
+            }
+        }
+        if let Some(sub) = self.subs.iter_mut().find(|s| s.id == id) {
+            sub.insert(key, flow, &self.multipliers);
         }
     }
 
-    /// Sorts the masks by the hits since the last call, most first.
-    pub(crate) fn optimize(&mut self) {
-        self.subs.sort_by_key(|s| std::cmp::Reverse(s.hits));
-        self.subs.iter_mut().for_each(|s| s.hits = 0);
+    fn add_mask(&mut self, mask: Raw) -> u32 {
+        let new = RawMask { mask, hits: 0, flows: 0, tabled: false };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.masks[id as usize] = new;
+                id
+            }
+            None => {
+                self.masks.push(new);
+                (self.masks.len() - 1) as u32
+            }
+        };
+        self.by_mask.insert(mask, id);
+        id
+    }
+
+    /// Removes a megaflow.
+    pub(crate) fn remove(&mut self, key: &Flow, mask: &Compact, flow: FlowIdx, flows: &mut RawFlows) {
+        let Some((key, mask)) = project(key, mask, self.in_port) else { return };
+        let Some(&id) = self.by_mask.get(&mask) else { return };
+        flows.clear(flow);
+        if let Some(sub) = self.subs.iter_mut().find(|s| s.id == id) {
+            sub.remove(&key, flow, &self.multipliers);
+        }
+        let m = &mut self.masks[id as usize];
+        m.flows -= 1;
+        if m.flows == 0 {
+            m.hits = 0;
+            self.by_mask.remove(&mask);
+            self.free.push(id);
+            self.drop_table(id);
+        }
+    }
+
+    fn drop_table(&mut self, id: u32) {
+        let Some(at) = self.subs.iter().position(|s| s.id == id) else { return };
+        self.subs.remove(at);
+        self.masks[id as usize].tabled = false;
+        self.lead -= usize::from(at < self.lead);
+    }
+
+    /// Sorts the tables by the hits of their masks since the last call, most first, and says how many lead. A mask
+    /// that much of the traffic hits gets a table in place of the least hit.
+    pub(crate) fn optimize(&mut self, flows: &RawFlows) {
+        let masks = &self.masks;
+        let hits = |s: &Sub| masks.get(s.id as usize).map_or(0, |m| m.hits);
+        self.subs.sort_unstable_by_key(|s| std::cmp::Reverse(hits(s)));
+        let total: u64 = masks.iter().map(|m| m.hits).sum();
+        let bare = masks.iter().enumerate().filter(|(_, m)| !m.tabled && m.flows > 0);
+        let most = bare.max_by_key(|(_, m)| m.hits).map(|(id, m)| (id as u32, m.hits));
+        if let Some((id, n)) = most.filter(|(_, n)| *n > 0 && n * 8 >= total) {
+            let least = self.subs.last().map(|s| (s.id, hits(s)));
+            if let Some((last, _)) = least.filter(|(_, least)| self.subs.len() >= MAX_MASKS && *least < n) {
+                self.drop_table(last);
+            }
+            if self.subs.len() < MAX_MASKS {
+                self.add_table(id, flows);
+            }
+        }
+        if self.by_mask.len() <= FEW_MASKS {
+            self.lead = self.subs.len();
+        } else if total > 0 {
+            let masks = &self.masks;
+            self.lead = lead(total, self.subs.iter().map(|s| masks[s.id as usize].hits));
+        }
+        self.masks.iter_mut().for_each(|m| m.hits = 0);
+    }
+
+    /// Gives a mask a table.
+    fn add_table(&mut self, id: u32, flows: &RawFlows) {
+        let mut sub = Sub { mask: self.masks[id as usize].mask, id, entries: vec![EMPTY], len: 0 };
+        for (i, f) in flows.0.iter().enumerate() {
+            if f.mask == id && f.in_port == self.in_port {
+                sub.insert(f.key, i as FlowIdx, &self.multipliers);
+            }
+        }
+        self.masks[id as usize].tabled = true;
+        let hits = |s: &Sub| self.masks[s.id as usize].hits;
+        let at = self.subs.partition_point(|s| hits(s) > hits(&sub));
+        self.subs.insert(at, sub);
+    }
+
+    /// Masks in use.
+    #[cfg(test)]
+    pub(crate) fn n_masks(&self) -> usize {
+        self.by_mask.len()
     }
 }
 

@@ -81,7 +81,7 @@ counters! {
     simple_hits,
     /// Packets found in the microflow cache.
     emc_hits,
-    /// Packets found in the signature match cache (always 0: there is none).
+    /// Packets found by the signature match cache.
     smc_hits,
     /// Packets found in the megaflow classifier.
     megaflow_hits,

@@ -3,7 +3,7 @@
 //! [`Worker::iterate`] is one round; PMD threads run it for ever, tests call it by hand.
 //! Neighbours: `dp` sends [`Cmd`]s and reads [`Reply`]s; `engine` takes the packets. Threads: owned by one.
 
-use crate::api::{Clock, PmdId, ThreadHook};
+use crate::api::{Clock, FlowPut, PmdId, ThreadHook};
 use crate::classifier::BURST;
 use crate::drops::Drop;
 use crate::engine::{Engine, Meta};
@@ -50,6 +50,7 @@ pub(crate) enum Cmd {
         tx_flush_interval_us: u32,
         vlan_limit: u8,
     },
+    FlowPut(Box<FlowPut>),
     FlowDelete(Arc<SharedFlow>),
     FlowActions(Arc<SharedFlow>, Arc<[DpAction]>),
     Execute(Box<Execute>),
@@ -312,6 +313,7 @@ impl Worker {
                 let cycles = u128::from(self.hz) * u128::from(tx_flush_interval_us) / 1_000_000;
                 e.tx.flush_cycles = cycles as u64;
             }
+            Cmd::FlowPut(put) => e.put(*put),
             Cmd::FlowDelete(flow) => {
                 if let Some(idx) = e.flows.find(&flow) {
                     e.remove(idx);

@@ -35,6 +35,8 @@ static ALLOCATOR: Counting = Counting;
 /// Packets of odd flows are rewritten and recirculated; the rest goes straight out. Keys are exact when asked.
 struct Table {
     exact: bool,
+    /// A mask for each of twenty destination ports.
+    masks: bool,
 }
 
 impl Upcall for Table {
@@ -47,6 +49,11 @@ impl Upcall for Table {
             // Keeps the simple match out of it.
             out.mask.0.tcp_flags = Be16::new(1);
         }
+        if self.masks {
+            let n = u32::from(req.flow.tp_dst.get()) - 2048;
+            out.mask.0.tp_dst = Be16::MAX;
+            out.mask.0.nw_dst = Be32::new(!0 << (31 - n));
+        }
         if req.flow.recirc_id == 0 && req.flow.nw_src.get() & 1 == 1 {
             let (src, all) = ([2, 0, 0, 0, 0, 10], [255; 6]);
             out.actions.push(DpAction::Set(SetField::Eth { src, dst: src, src_mask: all, dst_mask: [0; 6] }));
@@ -58,10 +65,12 @@ impl Upcall for Table {
     }
 }
 
-fn steady(exact: bool, emc: u32) {
+fn steady(exact: bool, masks: bool, emc: u32) {
     let pool = wire::pool(256, 100);
-    let options = DpOptions { threads: false, ..DpOptions::default() };
-    let dp = Datapath::new("steady", Arc::new(Table { exact }), options).unwrap();
+    // So fast that subtables are sorted often.
+    let clock = Arc::new(|| infra::clock::now_ms().max(0) as u64 * 100);
+    let options = DpOptions { threads: false, clock, ..DpOptions::default() };
+    let dp = Datapath::new("steady", Arc::new(Table { exact, masks }), options).unwrap();
     dp.set_config(DpConfig { emc_insert_inv_prob: emc, ..DpConfig::default() }).unwrap();
     dp.add_port(wire::Wire::new("in", wire::flows(500, 60), &pool), None).unwrap();
     dp.add_port(wire::Wire::new("out", Vec::new(), &pool), None).unwrap();
@@ -81,15 +90,25 @@ fn steady(exact: bool, emc: u32) {
 
 #[test]
 fn simple_match() {
-    steady(false, 100);
+    steady(false, false, 100);
 }
 
 #[test]
 fn microflow_cache() {
-    steady(true, 1);
+    steady(true, false, 1);
 }
 
 #[test]
 fn classifier() {
-    steady(true, 0);
+    steady(true, false, 0);
+}
+
+#[test]
+fn simple_match_of_many_masks() {
+    steady(false, true, 100);
+}
+
+#[test]
+fn classifier_of_many_masks() {
+    steady(true, true, 0);
 }

@@ -3,10 +3,12 @@
 use crate::key::{Flow, Mask};
 
 mod format;
+pub mod parse;
 #[cfg(test)]
 mod tests;
 
 pub use format::OfPortNames;
+pub use parse::{ParseError, PortNumbers};
 
 /// What an OpenFlow rule matches. Bits outside the mask are zero in `flow`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

@@ -1,7 +1,7 @@
-//! Text of datapath flows as `ovs-appctl dpctl/dump-flows` prints them.
+//! Text of datapath flows as `ovs-appctl dpctl/dump-flows` prints them, and back.
 //!
 //! [`format_key`] writes keys with their masks, [`format_actions`] actions, [`FlowStats`] the counters between
-//! them, [`Ufid`] the flow's name. A key is printed attribute by attribute in a fixed order; an attribute all of
+//! them, [`Ufid`] the flow's name; [`parse_key`] and [`parse_actions`] read them. A key is printed attribute by attribute in a fixed order; an attribute all of
 //! whose bits are wildcarded is left out unless everything is asked for (`-m`). Values are those of the packet
 //! that made the flow, also in wildcarded bits: keep its whole flow with the megaflow.
 //!
@@ -9,6 +9,7 @@
 
 mod action;
 mod key;
+mod parse;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,9 @@ pub use action::{
     format_actions, SLOW_ACTION, SLOW_BFD, SLOW_CFM, SLOW_LACP, SLOW_LLDP, SLOW_MATCH, SLOW_STP,
 };
 pub use key::format_key;
+pub use parse::{
+    parse_actions, parse_key, split_ufid, ActionError, Fit, KeyError, KeyOptions, ParsedKey, PortNumbers,
+};
 
 use crate::port::DpPort;
 use crate::text::put;

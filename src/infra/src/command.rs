@@ -6,6 +6,9 @@
 /// Any number of arguments.
 pub const MANY: usize = usize::MAX;
 
+/// In place of a usage: the command works but is not listed.
+pub const HIDDEN: &str = "\0";
+
 /// A command of `ovs-appctl` that works on a `T`.
 pub struct Command<T: ?Sized> {
     /// Full name, for example `fdb/show`.

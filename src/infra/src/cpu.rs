@@ -113,6 +113,14 @@ impl Topology {
         Topology { cores }
     }
 
+    /// A made-up machine from the nodes of its cores, as `--dummy-numa=0,0,1,1` gives them; `None` when the text is
+    /// no list of numbers.
+    pub fn from_nodes(text: &str) -> Option<Self> {
+        let nodes: Option<Vec<u32>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+        let cores = (0..).map(CoreId).zip(nodes?.into_iter().map(NumaId));
+        Some(Topology::from_cores(cores.collect()))
+    }
+
     /// All cores with their nodes, ascending.
     pub fn cores(&self) -> &[(CoreId, NumaId)] {
         &self.cores

@@ -8,6 +8,7 @@
 
 pub mod contract;
 mod device;
+pub mod dummy;
 pub mod linux;
 pub mod mem;
 mod netlink;
@@ -16,6 +17,7 @@ mod system;
 mod tap;
 
 pub use contract::*;
+pub use dummy::{DummyFactory, DummyLevel, DummyPort};
 pub use linux::LinuxFactory;
 pub use mem::{MemFactory, MemPort};
 

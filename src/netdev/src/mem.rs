@@ -23,13 +23,13 @@ struct Queue {
 
 /// The descriptor pair of a pollable receive queue: `wake` is written when the queue stops being
 /// empty, `poll` is what the reader waits on.
-struct Wake {
+pub(crate) struct Wake {
     wake: UnixStream,
-    poll: UnixStream,
+    pub(crate) poll: UnixStream,
 }
 
 impl Wake {
-    fn new() -> Result<Wake> {
+    pub(crate) fn new() -> Result<Wake> {
         let io = |source| Error::Io { what: "socketpair".to_owned(), source };
         let (wake, poll) = UnixStream::pair().map_err(io)?;
         wake.set_nonblocking(true).map_err(io)?;
@@ -37,12 +37,12 @@ impl Wake {
         Ok(Wake { wake, poll })
     }
 
-    fn signal(&self) {
+    pub(crate) fn signal(&self) {
         // A full socket is already readable: the lost byte changes nothing.
         let _ = (&self.wake).write(&[1]);
     }
 
-    fn drain(&self) {
+    pub(crate) fn drain(&self) {
         let mut sink = [0u8; 64];
         while matches!((&self.poll).read(&mut sink), Ok(n) if n == sink.len()) {}
     }

@@ -4,7 +4,7 @@
 //! publishes its [`Tables`]; `conn` hands the requests in. Threads: main only.
 
 use crate::rule::{CompactMatch, Rule, RuleFlags, RuleStats};
-use crate::tables::Tables;
+use crate::tables::{Miss, Tables};
 use openflow::{
     Action, FlowFlags, FlowMod, FlowModCommand, FlowRemovedReason, OfError, Version, GROUP_ANY, NO_BUFFER,
     TABLE_ALL,
@@ -125,6 +125,9 @@ pub struct FlowTable {
     removed: Vec<Removed>,
     counts: ModCounts,
 }
+
+/// Reason of packet-ins of table misses, before each version makes one of its own of it.
+const IMPLICIT_MISS: u8 = 7;
 
 fn identity(rule: &Rule) -> usize {
     Arc::as_ptr(&rule.stats) as usize
@@ -272,6 +275,51 @@ impl FlowTable {
     /// Adds a rule of the switch's own, which users may see and change unless it is hidden.
     pub fn add_internal(&mut self, rule: Rule) {
         self.put(rule);
+    }
+
+    /// Adds the rules of the internal table, which `bridge/dump-flows` shows: they count packets without a rule.
+    pub fn add_miss_rules(&mut self, now_ms: u64) {
+        let rule = |reg0: u32, priority: i32, actions: Vec<Action>| {
+            let mut m = flow::Match::any();
+            match reg0 {
+                0 => m.set(flow::Field::RecircId, 0),
+                n => m.set(flow::Field::Reg(0), n.into()),
+            }
+            Rule {
+                table_id: USER_TABLES,
+                priority,
+                cookie: 0,
+                matching: CompactMatch::new(&m),
+                actions: actions.into(),
+                flags: RuleFlags(RuleFlags::HIDDEN),
+                idle_timeout: 0,
+                hard_timeout: 0,
+                importance: 0,
+                created_ms: now_ms,
+                modified_ms: now_ms,
+                stats: Arc::default(),
+            }
+        };
+        let packet_in = Action::Controller {
+            max_len: u16::MAX,
+            controller_id: 0,
+            reason: IMPLICIT_MISS,
+            pause: false,
+            userdata: Box::default(),
+            meter_id: None,
+        };
+        let rules =
+            [rule(1, 0, vec![packet_in]), rule(2, 0, Vec::new()), rule(3, 0, Vec::new())].map(Arc::new);
+        self.put(rule(0, 2, Vec::new()));
+        for r in &rules {
+            self.tables.table_mut(USER_TABLES).classifier.insert(r.clone());
+        }
+        self.tables.set_miss_rules(rules);
+    }
+
+    /// Whether [`FlowTable::add_miss_rules`] was done.
+    pub fn has_miss_rules(&self) -> bool {
+        self.tables.miss_rule(Miss::Drop).is_some()
     }
 
     fn modify(&mut self, fm: &FlowMod, strict: bool, version: Version, now_ms: u64) -> Result<(), OfError> {

@@ -20,12 +20,13 @@ pub mod slowpath;
 pub mod snapshot;
 mod stats;
 pub mod tables;
+pub mod trace;
 pub mod upcall;
 pub mod xlate;
 
 pub use infra::Published;
 pub use mac_learning::MacLearning;
-pub use openflow::{OfError, PacketOut, PortConfig, VersionSet};
+pub use openflow::{format_actions, OfError, PacketOut, PortConfig, VersionSet};
 pub use revalidate::{RevalidateConfig, Revalidator};
 pub use rule::{CompactMask, CompactMatch, Rule, RuleFlags, RuleStats};
 pub use snapshot::{BridgeId, BridgeView, BundleId, BundleView, PortView, Snapshot, World};

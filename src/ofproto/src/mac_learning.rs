@@ -179,7 +179,7 @@ impl MacLearning {
     /// Learns that `key` is behind `bundle`. `wait`: take the lock even when another thread has it (never on a
     /// poll-mode thread).
     pub fn learn(&self, key: MacKey, bundle: BundleId, now_ms: u64, wait: bool) -> Learned {
-        if key.mac[0] & 1 != 0 || key.mac == [0; 6] {
+        if key.mac[0] & 1 != 0 {
             return Learned::Same;
         }
         let Some(t) = (if wait { Some(self.inner.read()) } else { self.inner.try_read() }) else {

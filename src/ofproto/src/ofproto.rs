@@ -66,6 +66,7 @@ pub struct Ofproto {
     /// Fragment handling and the rest of get-config.
     pub config: SwitchConfig,
     pub(crate) ports: BTreeMap<OfPort, Port>,
+    /// The last port number found free.
     /// Port numbers in the order in which they were added.
     created: Vec<OfPort>,
     pub(crate) flows: FlowTable,
@@ -148,6 +149,15 @@ impl Ofproto {
         let desc = port.desc();
         self.conns.values_mut().for_each(|c| c.send_port_status(PortReason::Delete, &desc));
         Some(port)
+    }
+
+    /// The datapath gave a port another number.
+    pub fn renumber_dp_port(&mut self, no: OfPort, new: flow::DpPort) {
+        if let Some(crate::port::PortKind::Device { dp_port, .. }) =
+            self.ports.get_mut(&no).map(|p| &mut p.kind)
+        {
+            *dp_port = new;
+        }
     }
 
     /// Reads link states again and tells controllers what changed. True when something did.
@@ -246,6 +256,9 @@ impl Ofproto {
     /// Timers: expires rules, once a second.
     pub fn run(&mut self, host: &mut dyn Host) {
         let now = host.now_ms();
+        if !self.flows.has_miss_rules() {
+            self.flows.add_miss_rules(now);
+        }
         if now >= self.expire_at_ms {
             self.expire_at_ms = now + 1000;
             if self.flows.has_expirable() {

@@ -124,6 +124,7 @@ pub fn packet_out(
         side_effects: true,
         may_wait: true,
         for_flow: true,
+        packet_out: true,
         actions: Some(actions),
     };
     let mut out = XlateOut::default();

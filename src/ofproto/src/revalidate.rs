@@ -159,6 +159,7 @@ pub struct Revalidator {
     n_sweeps: AtomicU64,
     swept: (Mutex<()>, Condvar),
     purge: AtomicBool,
+    paused: AtomicBool,
     stop: AtomicBool,
     thread_id: AtomicU32,
 }
@@ -179,6 +180,7 @@ impl Revalidator {
             n_sweeps: AtomicU64::new(0),
             swept: (Mutex::new(()), Condvar::new()),
             purge: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             thread_id: AtomicU32::new(0),
         }
@@ -380,7 +382,8 @@ impl Revalidator {
         // The one under way may have begun before.
         let target = self.n_sweeps.load(Ordering::Acquire) + 2;
         let mut g = self.swept.0.lock();
-        while self.n_sweeps.load(Ordering::Acquire) < target && !self.stop.load(Ordering::Acquire) {
+        let waits = || !self.stop.load(Ordering::Acquire) && !self.paused.load(Ordering::Acquire);
+        while self.n_sweeps.load(Ordering::Acquire) < target && waits() {
             self.world.bump_quietly();
             self.world.wake();
             self.swept.1.wait_for(&mut g, Duration::from_millis(20));
@@ -393,11 +396,12 @@ impl Revalidator {
         let keys = self.flow_count();
         format!(
             "{name}:\n  flows         : (current {keys}) (avg {}) (max {}) (limit {})\n  dump duration : {}ms\n  \
-             ufid enabled : true\n\n  {}: (keys {keys})\n",
+             ufid enabled : {}\n\n  {}: (keys {keys})\n",
             self.avg_flows.load(Ordering::Relaxed),
             self.max_flows.load(Ordering::Relaxed).max(keys),
             self.upcalls.flow_limit(),
             self.dump_ms.load(Ordering::Relaxed),
+            self.upcalls.ufid(),
             self.thread_id.load(Ordering::Relaxed),
         )
     }
@@ -407,13 +411,17 @@ impl Revalidator {
     pub fn run(&self, id: u32, clock: &dyn Fn() -> u64) {
         self.thread_id.store(id, Ordering::Release);
         while !self.stop.load(Ordering::Acquire) {
+            if self.paused.load(Ordering::Acquire) {
+                self.world.wait_change(self.world.seq(), Duration::from_millis(QUIET_SLICE_MS));
+                self.take_events();
+                continue;
+            }
             let seq = self.world.seq();
-            let start = Instant::now();
-            self.sweep(clock(), &mut || start.elapsed().as_millis() as u64);
-            let took = start.elapsed();
+            let (start, began_ms) = (Instant::now(), clock());
+            self.sweep(began_ms, &mut || start.elapsed().as_millis() as u64);
             let config = *self.config.lock();
-            let interval = Duration::from_millis(config.max_idle_ms.min(config.max_revalidator_ms));
-            self.rest(seq, interval.saturating_sub(took));
+            let interval = config.max_idle_ms.min(config.max_revalidator_ms);
+            self.rest(seq, began_ms.saturating_add(interval), clock);
             let rest = Duration::from_millis(MIN_INTERVAL_MS).saturating_sub(start.elapsed());
             if !rest.is_zero() {
                 std::thread::sleep(rest);
@@ -421,13 +429,12 @@ impl Revalidator {
         }
     }
 
-    /// Waits for a change or the end of `interval`. Meanwhile takes what the datapath announces, often while much
-    /// comes, so that the rings of busy threads do not overflow.
-    fn rest(&self, seq: u64, interval: Duration) {
-        let start = Instant::now();
+    /// Waits for a change or the time `until` on the clock, which may stand still. Meanwhile takes what the datapath
+    /// announces, often while much comes, so that the rings of busy threads do not overflow.
+    fn rest(&self, seq: u64, until: u64, clock: &dyn Fn() -> u64) {
         let mut busy = true;
         while self.world.seq() == seq && !self.stop.load(Ordering::Acquire) {
-            let left = interval.saturating_sub(start.elapsed());
+            let left = Duration::from_millis(until.saturating_sub(clock()));
             if left.is_zero() || self.purge.load(Ordering::Acquire) {
                 return;
             }
@@ -440,6 +447,12 @@ impl Revalidator {
             }
             busy = self.take_events() > 0;
         }
+    }
+
+    /// `revalidator/pause` and `revalidator/resume`: no sweep begins while paused.
+    pub fn pause(&self, on: bool) {
+        self.paused.store(on, Ordering::Release);
+        self.world.wake();
     }
 
     /// Ends [`Revalidator::run`].

@@ -218,7 +218,10 @@ impl SlowPath {
 
     /// `upcall/show`.
     pub fn show(&self) -> String {
-        self.running.get().map(|r| format!("netdev@{}", r.revalidator.show())).unwrap_or_default()
+        self.running
+            .get()
+            .map(|r| format!("{}@{}", r.datapath.kind(), r.revalidator.show()))
+            .unwrap_or_default()
     }
 
     /// `upcall/set-flow-limit`.
@@ -226,10 +229,35 @@ impl SlowPath {
         self.upcalls.set_flow_limit(limit as usize);
     }
 
+    /// `upcall/disable-megaflows|enable-megaflows`. Flows made the other way are removed.
+    pub fn set_megaflows(&self, on: bool) {
+        if self.upcalls.megaflows() != on {
+            self.upcalls.set_megaflows(on);
+            self.purge();
+        }
+    }
+
+    /// `upcall/disable-ufid|enable-ufid`: what `upcall/show` tells. Flows are always found by identifier here.
+    pub fn set_ufid(&self, on: bool) {
+        self.upcalls.set_ufid(on);
+    }
+
+    /// The clock was moved: whoever waits for a time looks again.
+    pub fn clock_moved(&self) {
+        self.world.wake();
+    }
+
     /// `revalidator/purge`.
     pub fn purge(&self) {
         if let Some(r) = self.running.get() {
             r.revalidator.purge();
+        }
+    }
+
+    /// `revalidator/pause` and `revalidator/resume`.
+    pub fn pause(&self, on: bool) {
+        if let Some(r) = self.running.get() {
+            r.revalidator.pause(on);
         }
     }
 

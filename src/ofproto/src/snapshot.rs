@@ -176,7 +176,8 @@ impl BundleView {
             VlanMode::Access => self.vlan.unwrap_or(0) == vid,
             VlanMode::Trunk => self.trunks_vlan(vid),
             VlanMode::NativeTagged | VlanMode::NativeUntagged => {
-                self.vlan.unwrap_or(0) == vid || self.trunks_vlan(vid)
+                // Without a header a packet would be taken for one of the native VLAN.
+                self.vlan.unwrap_or(0) == vid || vid != 0 && self.trunks_vlan(vid)
             }
         }
     }
@@ -276,6 +277,11 @@ impl Snapshot {
     /// All bridges.
     pub fn bridges(&self) -> impl Iterator<Item = &Arc<BridgeView>> {
         self.bridges.values()
+    }
+
+    /// The bridge called `name`.
+    pub fn bridge_by_name(&self, name: &str) -> Option<&Arc<BridgeView>> {
+        self.bridges.values().find(|b| &*b.name == name)
     }
 
     /// Bridge and OpenFlow number of a datapath port.

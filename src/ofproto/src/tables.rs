@@ -41,11 +41,24 @@ pub struct Table {
 #[derive(Clone, Debug)]
 pub struct Tables {
     tables: Arc<Vec<Arc<Table>>>,
+    /// Counted where no rule matches, by [`Miss`].
+    misses: Option<Arc<[Arc<Rule>; 3]>>,
+}
+
+/// What becomes of a packet without a rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Miss {
+    /// It goes to controllers.
+    PacketIn,
+    /// It is dropped.
+    Drop,
+    /// It is a fragment, for which no rule was looked for.
+    Fragment,
 }
 
 impl Default for Tables {
     fn default() -> Tables {
-        Tables { tables: Arc::new((0..N_TABLES).map(|_| Arc::new(Table::default())).collect()) }
+        Tables { tables: Arc::new((0..N_TABLES).map(|_| Arc::new(Table::default())).collect()), misses: None }
     }
 }
 
@@ -58,6 +71,16 @@ impl Tables {
     /// Table `id`, to change it.
     pub fn table_mut(&mut self, id: u8) -> &mut Table {
         Arc::make_mut(&mut Arc::make_mut(&mut self.tables)[usize::from(id).min(N_TABLES - 1)])
+    }
+
+    /// The rule of the internal table that counts packets without a rule.
+    pub fn miss_rule(&self, miss: Miss) -> Option<&Arc<Rule>> {
+        self.misses.as_deref().map(|m| &m[miss as usize])
+    }
+
+    /// Names the rules that count packets without a rule.
+    pub fn set_miss_rules(&mut self, rules: [Arc<Rule>; 3]) {
+        self.misses = Some(Arc::new(rules));
     }
 
     /// The rule that `flow` (its `in_port` an OpenFlow port) hits in table `id`. Bits looked at go into `mask`.

@@ -8,9 +8,9 @@ use crate::snapshot::World;
 use crate::xlate::{xlate, CreditStats, XlateCache, XlateIn, XlateOut};
 use datapath::{Miss, MissResult, Upcall};
 use flow::key::VLAN_CFI;
-use flow::{Be16, DpAction, DpPort, Flow, Mask, UserspaceCookie};
+use flow::{Be16, Be32, DpAction, DpPort, Flow, Mask, UserspaceCookie};
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 /// Flow limit until the first dumps tell more.
@@ -36,6 +36,8 @@ pub struct Upcalls {
     world: Arc<World>,
     flow_limit: AtomicUsize,
     n_flows: AtomicUsize,
+    megaflows: AtomicBool,
+    ufid: AtomicBool,
     stats: UpcallStats,
 }
 
@@ -46,6 +48,8 @@ impl Upcalls {
             world,
             flow_limit: AtomicUsize::new(INITIAL_FLOW_LIMIT),
             n_flows: AtomicUsize::new(0),
+            megaflows: AtomicBool::new(true),
+            ufid: AtomicBool::new(true),
             stats: UpcallStats::default(),
         }
     }
@@ -74,6 +78,26 @@ impl Upcalls {
     pub fn set_flow_count(&self, n: usize) {
         self.n_flows.store(n, Ordering::Relaxed);
     }
+
+    /// `upcall/disable-megaflows`: flows match every bit of their packet.
+    pub fn set_megaflows(&self, on: bool) {
+        self.megaflows.store(on, Ordering::Relaxed);
+    }
+
+    /// `upcall/disable-ufid`: whether dumps are by identifier, as `upcall/show` says.
+    pub fn set_ufid(&self, on: bool) {
+        self.ufid.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether dumps are by identifier.
+    pub fn ufid(&self) -> bool {
+        self.ufid.load(Ordering::Relaxed)
+    }
+
+    /// Whether flows wildcard what was not looked at.
+    pub fn megaflows(&self) -> bool {
+        self.megaflows.load(Ordering::Relaxed)
+    }
 }
 
 impl Upcall for Upcalls {
@@ -87,7 +111,7 @@ impl Upcall for Upcalls {
                 out.failed = true;
                 return;
             }
-            out.mask = x.mask;
+            out.mask = if self.megaflows() { x.mask } else { exact(req.flow) };
             out.actions.append(&mut x.actions);
             out.install = self.n_flows.load(Ordering::Relaxed) < self.flow_limit();
             let first = CreditStats { packets: 1, bytes: req.packet.frame_len() as u64, used_ms: req.now_ms };
@@ -142,6 +166,7 @@ pub fn translate_flow(
         side_effects: purpose != Purpose::Revalidate,
         may_wait: purpose != Purpose::Packet,
         for_flow: true,
+        packet_out: false,
         actions: None,
     };
     xlate(&input, out, None);
@@ -163,6 +188,26 @@ fn complete_mask(flow: &Flow, mask: &mut Mask) {
     if !flow.vlans[0].tci.is_zero() {
         inner.tci |= Be16::new(VLAN_CFI);
     }
+}
+
+/// The mask that matches every field that the packet has.
+fn exact(flow: &Flow) -> Mask {
+    let mut m = Mask::default();
+    for (w, f) in m.0.words_mut()[..flow::PKT_WORDS].iter_mut().zip(flow.words()) {
+        if *f != 0 {
+            *w = u64::MAX;
+        }
+    }
+    let f = &mut m.0;
+    (f.in_port, f.recirc_id) = (u32::MAX, u32::MAX);
+    (f.packet_type, f.dl_type) = (Be32::MAX, Be16::MAX);
+    (f.dl_src, f.dl_dst) = ([0xff; 6], [0xff; 6]);
+    f.nw_frag = 0xff;
+    (f.nw_proto, f.nw_tos, f.nw_ttl) = (0xff, 0xff, 0xff);
+    (f.tp_src, f.tp_dst) = (Be16::MAX, Be16::MAX);
+    (f.nw_src, f.nw_dst) = (Be32::MAX, Be32::MAX);
+    complete_mask(flow, &mut m);
+    m
 }
 
 /// What a megaflow keeps for the revalidator.

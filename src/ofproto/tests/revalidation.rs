@@ -161,6 +161,7 @@ impl Bench {
         let text = text(&r.actions);
         let flow = r.install.then(|| {
             let f = Arc::new(SharedFlow::new(NewFlow {
+                ufid: None,
                 pmd: PmdId(0),
                 key: Compact::from_flow(&flow),
                 mask: Arc::new(Compact::from_flow(&r.mask.0)),

@@ -50,7 +50,10 @@ pub enum Action {
         push_if_needed: bool,
         flow_has_vlan: bool,
     },
+    /// OpenFlow 1.0's name for taking a VLAN header away.
     StripVlan,
+    /// The name since OpenFlow 1.1.
+    PopVlan,
     PushVlan(u16),
     SetEthSrc([u8; 6]),
     SetEthDst([u8; 6]),

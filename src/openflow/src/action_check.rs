@@ -27,6 +27,23 @@ pub fn check_actions(
     Ok(())
 }
 
+/// Checks the actions of a packet-out for a packet of `m`. `consistent`: also those must fit the packet that do
+/// nothing to others.
+///
+/// # Errors
+/// The error that a controller would get.
+pub fn check_packet_out(actions: &mut [Action], m: &Match, consistent: bool) -> Result<(), OfError> {
+    let version = if consistent { Version::V13 } else { Version::V10 };
+    for a in actions.iter() {
+        match a {
+            Action::Group(_) => return Err(OfError::OFPBAC_BAD_OUT_GROUP),
+            Action::Meter(_) => return Err(OfError::OFPMMFC_INVALID_METER),
+            _ => {}
+        }
+    }
+    check_actions(actions, m, 255, &Session::new(version))
+}
+
 struct Checker<'a> {
     /// The match as the actions so far change it.
     m: Match,
@@ -223,9 +240,10 @@ impl Checker<'_> {
                 self.need(ok);
                 self.set_vlan(true);
             }
-            Action::StripVlan => {
+            Action::StripVlan | Action::PopVlan => {
                 self.need(self.has_vlan());
-                self.set_vlan(false);
+                let inner = std::mem::take(&mut self.m.flow.vlans[1]);
+                self.set_vlan(inner.tci.get() & CFI != 0);
             }
             Action::PushVlan(_) => {
                 if self.m.flow.vlans[flow::key::MAX_VLANS - 1].tci.get() & CFI != 0 {

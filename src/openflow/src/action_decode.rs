@@ -156,7 +156,7 @@ fn of11(kind: u16, r: &mut Reader<'_>, version: Version) -> Result<Action, OfErr
             t @ (0x8100 | 0x88a8) => Action::PushVlan(t),
             _ => return Err(BAD_ARG),
         },
-        18 => Action::StripVlan,
+        18 => Action::PopVlan,
         19 => push_mpls(r.u16()?)?,
         20 => Action::PopMpls(r.u16()?),
         21 => Action::SetQueue(r.u32()?),

@@ -186,7 +186,7 @@ impl Target {
                     plain(out, 2, &[*pcp]);
                 }
             }
-            Action::StripVlan => plain(out, if self.is10() { 3 } else { 18 }, &[0; 4]),
+            Action::StripVlan | Action::PopVlan => plain(out, if self.is10() { 3 } else { 18 }, &[0; 4]),
             // OpenFlow 1.0 pushes as a side effect of the set_vlan_vid that follows.
             Action::PushVlan(_) if self.is10() => {}
             Action::PushVlan(t) => plain(out, 17, &t.to_be_bytes()),

@@ -4,18 +4,29 @@
 
 use crate::Action;
 use flow::field::Format;
+use flow::matching::OfPortNames;
 use flow::{Field, OfPort, SubField};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 /// The list as it stands behind `actions=`; `drop` when empty.
 pub fn format_actions(actions: &[Action]) -> String {
+    format_actions_named(actions, None)
+}
+
+/// The list with names for ports.
+pub fn format_actions_named(actions: &[Action], names: Option<OfPortNames>) -> String {
     let mut s = String::new();
-    list(&mut s, actions);
+    list(&mut s, actions, names);
     s
 }
 
-fn list(s: &mut String, actions: &[Action]) {
+/// A port's name, or else its number.
+fn named(port: OfPort, names: Option<OfPortNames>) -> String {
+    names.and_then(|n| n(port)).unwrap_or_else(|| port.to_string())
+}
+
+fn list(s: &mut String, actions: &[Action], names: Option<OfPortNames>) {
     if actions.is_empty() {
         s.push_str("drop");
     }
@@ -23,7 +34,7 @@ fn list(s: &mut String, actions: &[Action]) {
         if i > 0 {
             s.push(',');
         }
-        one(s, a);
+        one(s, a, names);
     }
 }
 
@@ -31,13 +42,15 @@ macro_rules! put {
     ($s:expr, $($arg:tt)*) => {{ let _ = write!($s, $($arg)*); }};
 }
 
-fn one(s: &mut String, a: &Action) {
+fn one(s: &mut String, a: &Action, names: Option<OfPortNames>) {
     match a {
-        Action::Output { port, max_len } => output(s, *port, *max_len),
+        Action::Output { port, max_len } => output(s, *port, *max_len, names),
         Action::OutputReg { src, .. } => put!(s, "output:{}", sub(src)),
-        Action::OutputTrunc { port, max_len } => put!(s, "output(port={port},max_len={max_len})"),
+        Action::OutputTrunc { port, max_len } => {
+            put!(s, "output(port={},max_len={max_len})", named(*port, names));
+        }
         Action::Controller { .. } => controller(s, a),
-        Action::Enqueue { port, queue } => put!(s, "enqueue:{port}:{queue}"),
+        Action::Enqueue { port, queue } => put!(s, "enqueue:{}:{queue}", named(*port, names)),
         Action::Group(id) => put!(s, "group:{id}"),
         Action::SetQueue(q) => put!(s, "set_queue:{q}"),
         Action::PopQueue => s.push_str("pop_queue"),
@@ -48,7 +61,7 @@ fn one(s: &mut String, a: &Action) {
         Action::Load { dst, value } => put!(s, "load:{}->{}", hexadecimal(*value), sub(dst)),
         Action::StackPush(sf) => put!(s, "push:{}", sub(sf)),
         Action::StackPop(sf) => put!(s, "pop:{}", sub(sf)),
-        Action::Resubmit { in_port, table, with_ct } => resubmit(s, *in_port, *table, *with_ct),
+        Action::Resubmit { in_port, table, with_ct } => resubmit(s, *in_port, *table, *with_ct, names),
         Action::Multipath { .. } => multipath(s, a),
         Action::Note(data) => put!(s, "note:{}", hex(data)),
         Action::Exit => s.push_str("exit"),
@@ -56,7 +69,7 @@ fn one(s: &mut String, a: &Action) {
         Action::ClearActions => s.push_str("clear_actions"),
         Action::WriteActions(set) => {
             s.push_str("write_actions(");
-            list(s, set);
+            list(s, set, names);
             s.push(')');
         }
         Action::WriteMetadata { value, mask } => {
@@ -79,6 +92,7 @@ fn header(s: &mut String, a: &Action) {
             put!(s, "{}:{pcp}", if *push_if_needed { "mod_vlan_pcp" } else { "set_vlan_pcp" });
         }
         Action::StripVlan => s.push_str("strip_vlan"),
+        Action::PopVlan => s.push_str("pop_vlan"),
         Action::PushVlan(t) => put!(s, "push_vlan:{t:#06x}"),
         Action::SetEthSrc(b) => put!(s, "mod_dl_src:{}", mac(b)),
         Action::SetEthDst(b) => put!(s, "mod_dl_dst:{}", mac(b)),
@@ -108,10 +122,10 @@ fn header(s: &mut String, a: &Action) {
     }
 }
 
-fn output(s: &mut String, port: OfPort, max_len: u16) {
+fn output(s: &mut String, port: OfPort, max_len: u16, names: Option<OfPortNames>) {
     match port {
         OfPort::CONTROLLER => put!(s, "CONTROLLER:{max_len}"),
-        p if p.0 < OfPort::MAX.0 => put!(s, "output:{p}"),
+        p if p.0 < OfPort::MAX.0 => put!(s, "output:{}", named(p, names)),
         p => put!(s, "{p}"),
     }
 }
@@ -123,7 +137,9 @@ fn controller(s: &mut String, a: &Action) {
     }
     let mut parts = Vec::new();
     if *reason != 1 {
-        parts.push(format!("reason={}", reason_name(*reason)));
+        // The reasons of table misses have no name here.
+        let name = if *reason < 6 { reason_name(*reason) } else { String::new() };
+        parts.push(format!("reason={name}"));
     }
     if *max_len != u16::MAX {
         parts.push(format!("max_len={max_len}"));
@@ -158,13 +174,13 @@ pub fn reason_name(reason: u8) -> String {
     NAMES.get(usize::from(reason)).map_or_else(|| reason.to_string(), ToString::to_string)
 }
 
-fn resubmit(s: &mut String, in_port: OfPort, table: u8, with_ct: bool) {
+fn resubmit(s: &mut String, in_port: OfPort, table: u8, with_ct: bool, names: Option<OfPortNames>) {
     if in_port != OfPort::IN_PORT && table == 255 {
-        return put!(s, "resubmit:{in_port}");
+        return put!(s, "resubmit:{}", named(in_port, names));
     }
     s.push_str("resubmit(");
     if in_port != OfPort::IN_PORT {
-        put!(s, "{in_port}");
+        s.push_str(&named(in_port, names));
     }
     s.push(',');
     if table != 255 {
@@ -190,8 +206,12 @@ fn multipath(s: &mut String, a: &Action) {
     put!(s, "multipath({f},{basis},{alg},{},{arg},{})", u32::from(*max_link) + 1, sub(dst));
 }
 
-/// `NXM_NX_REG0[0..15]`.
 fn sub(sf: &SubField) -> String {
+    subfield_name(sf)
+}
+
+/// A part of a field as actions name it: `NXM_NX_REG0[0..15]`.
+pub fn subfield_name(sf: &SubField) -> String {
     let mut s = nxm_name(sf.field);
     match (sf.ofs, sf.n_bits) {
         (0, n) if n == sf.field.n_bits() => s.push_str("[]"),
@@ -202,7 +222,7 @@ fn sub(sf: &SubField) -> String {
 }
 
 /// The name of a field's header: Nicira's when it has one.
-fn nxm_name(field: Field) -> String {
+pub(crate) fn nxm_name(field: Field) -> String {
     match field {
         Field::Reg(i) => format!("NXM_NX_REG{i}"),
         Field::XReg(i) => format!("OXM_OF_PKT_REG{i}"),

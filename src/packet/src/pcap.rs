@@ -63,9 +63,46 @@ impl<W: Write> Writer<W> {
     }
 }
 
+/// Appends frames to a capture that may exist already.
+pub struct Appender<W: Write>(W);
+
+impl<W: Write> Appender<W> {
+    /// Writes the file's header when the output is `fresh`.
+    pub fn new(fresh: bool, mut output: W) -> std::io::Result<Appender<W>> {
+        if fresh {
+            // Magic, version 2.4, zone, accuracy, snapshot length, Ethernet.
+            let words = [0xa1b2_c3d4u32, 4 << 16 | 2, 0, 0, SNAPLEN, 1];
+            output.write_all(&words.map(u32::to_le_bytes).concat())?;
+        }
+        Ok(Appender(output))
+    }
+
+    /// Appends one frame.
+    pub fn write(&mut self, time: Duration, data: &[u8]) -> std::io::Result<()> {
+        let len = data.len().min(SNAPLEN as usize) as u32;
+        let words = [time.as_secs() as u32, time.subsec_micros(), len, len];
+        let mut record = words.map(u32::to_le_bytes).concat();
+        record.extend_from_slice(&data[..len as usize]);
+        self.0.write_all(&record)
+    }
+}
+
+/// Longest frame of a capture that [`Appender`] starts.
+const SNAPLEN: u32 = 65_535;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn appended_frames_are_read() {
+        let mut file = Vec::new();
+        Appender::new(true, &mut file).unwrap().write(Duration::from_millis(1500), &[7; 60]).unwrap();
+        Appender::new(false, &mut file).unwrap().write(Duration::from_secs(2), &[8; 70]).unwrap();
+        let frames: Vec<Frame> = Reader::new(&file[..]).unwrap().map(Result::unwrap).collect();
+        assert_eq!((frames[0].time, &frames[0].data[..]), (Duration::from_millis(1500), &[7; 60][..]));
+        assert_eq!((frames[1].time.as_secs(), frames[1].data.len()), (2, 70));
+    }
 
     fn sample() -> Vec<u8> {
         let mut w = Writer::new(Vec::new()).unwrap();

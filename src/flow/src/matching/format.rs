@@ -30,7 +30,15 @@ struct Text<'a> {
     m: &'a Flow,
     /// Leave out zero values of what a packet does not carry itself.
     skip_zero: bool,
+    /// Masks of 20 bits of the IPv6 label are printed.
+    masked: bool,
     names: Option<OfPortNames<'a>>,
+}
+
+impl<'a> Text<'a> {
+    fn new(f: &'a Flow, m: &'a Flow) -> Text<'a> {
+        Text { out: String::new(), f, m, skip_zero: false, masked: false, names: None }
+    }
 }
 
 impl Match {
@@ -42,7 +50,7 @@ impl Match {
 
     /// The match after its priority (left out when it is 32768): `priority=100,ip,in_port=1`.
     pub fn format_with_priority(&self, priority: i32, names: Option<OfPortNames>) -> String {
-        let mut t = Text { out: String::new(), f: &self.flow, m: &self.mask.0, skip_zero: false, names };
+        let mut t = Text { names, ..Text::new(&self.flow, &self.mask.0) };
         if priority != DEFAULT_PRIORITY {
             put!(t.out, "priority={priority},");
         }
@@ -50,17 +58,26 @@ impl Match {
     }
 }
 
+impl Match {
+    /// The match of a megaflow as `ofproto/trace` prints it.
+    pub fn format_megaflow(&self, names: Option<OfPortNames>) -> String {
+        Text { names, masked: true, ..Text::new(&self.flow, &self.mask.0) }.all()
+    }
+}
+
 impl Flow {
     /// The flow as `ofproto/trace` prints it: every field the packet has, metadata only where not zero.
     pub fn format(&self, names: Option<OfPortNames>) -> String {
         let mask = self.packet_mask();
-        Text { out: String::new(), f: self, m: &mask.0, skip_zero: true, names }.all()
+        Text { skip_zero: true, names, ..Text::new(self, &mask.0) }.all()
     }
 
     /// Ones in every field that a packet with this flow has.
     pub fn packet_mask(&self) -> Mask {
         let mut m = Flow::default();
         m.words_mut().fill(u64::MAX);
+        m.conj_id = 0;
+        m.actset_output = 0;
         if self.tun_dst.is_zero() && self.tun_ipv6_dst == [0; 16] {
             m.words_mut()[..9].fill(0);
             m.tun_id = Be64::MAX;
@@ -235,8 +252,7 @@ impl Text<'_> {
         self.hex("dp_hash", f.dp_hash.into(), m.dp_hash.into(), U32);
         self.dec("conj_id", f.conj_id.into(), m.conj_id.into(), U32);
         self.hex("skb_priority", f.skb_priority.into(), m.skb_priority.into(), U32);
-        let unset = self.skip_zero && matches!(OfPort(f.actset_output as u16), OfPort(0) | OfPort::UNSET);
-        if m.actset_output != 0 && !unset {
+        if m.actset_output != 0 {
             put!(self.out, "actset_output={},", OfPort(f.actset_output as u16));
         }
         self.flags("ct_state", &CT_STATE, f.ct_state.into(), m.ct_state.into(), 0xff);
@@ -306,8 +322,11 @@ impl Text<'_> {
         self.ip6("tun_ipv6_dst", f.tun_ipv6_dst, m.tun_ipv6_dst);
         self.tunnel_number("tun_gbp_id", f.tun_gbp_id.get(), m.tun_gbp_id.get(), 0xffff, false);
         self.tunnel_number("tun_gbp_flags", f.tun_gbp_flags.into(), m.tun_gbp_flags.into(), 0xff, true);
-        self.tunnel_number("tun_tos", f.tun_tos.into(), m.tun_tos.into(), 0xff, true);
+        self.tunnel_number("tun_tos", f.tun_tos.into(), m.tun_tos.into(), 0xff, false);
         self.tunnel_number("tun_ttl", f.tun_ttl.into(), m.tun_ttl.into(), 0xff, false);
+        self.tunnel_number("tun_erspan_ver", f.tun_erspan_ver.into(), m.tun_erspan_ver.into(), 0xff, false);
+        self.tunnel_number("gtpu_flags", f.tun_gtpu_flags.into(), m.tun_gtpu_flags.into(), 0xff, true);
+        self.tunnel_number("gtpu_msgtype", f.tun_gtpu_msgtype.into(), m.tun_gtpu_msgtype.into(), 0xff, false);
         if m.tun_flags != 0 {
             self.out.push_str("tun_flags=");
             if self.skip_zero {
@@ -383,7 +402,7 @@ impl Text<'_> {
             let bits = m.ipv6_label.get() & 0xfffff;
             match bits {
                 0 => {}
-                0xfffff => put!(self.out, "ipv6_label={:#07x},", f.ipv6_label.get()),
+                0xfffff if !self.masked => put!(self.out, "ipv6_label={:#07x},", f.ipv6_label.get()),
                 _ => put!(self.out, "ipv6_label={:#07x}/{bits:#07x},", f.ipv6_label.get()),
             }
         } else if arp {
@@ -450,8 +469,11 @@ impl Text<'_> {
             }
         }
         for i in 1..MAX_MPLS {
-            if !self.m.mpls[i].is_zero() {
-                put!(self.out, "mpls_lse{i}={},", self.f.mpls[i].get());
+            let (v, m) = (self.f.mpls[i], self.m.mpls[i]);
+            if m == Be32::MAX {
+                put!(self.out, "mpls_lse{i}={},", v.get());
+            } else if !m.is_zero() {
+                put!(self.out, "mpls_lse{i}={:#010x}/{:#010x},", v.get(), m.get());
             }
         }
     }

@@ -7,39 +7,70 @@ use crate::key::Flow;
 use crate::port::OfPort;
 use packet::build::{Builder, Ip4, Ip6};
 
-/// Reads a match from `name=value,...` and protocol names.
 fn parse(text: &str) -> Match {
-    let mut m = Match::any();
-    for part in text.split(',').filter(|p| !p.is_empty()) {
-        let Some((name, value)) = part.split_once('=') else {
-            let (dl_type, proto) = match part {
-                "ip" => (0x800, None),
-                "tcp" => (0x800, Some(6)),
-                "udp" => (0x800, Some(17)),
-                "sctp" => (0x800, Some(132)),
-                "icmp" => (0x800, Some(1)),
-                "ipv6" => (0x86dd, None),
-                "tcp6" => (0x86dd, Some(6)),
-                "icmp6" => (0x86dd, Some(58)),
-                "arp" => (0x806, None),
-                "rarp" => (0x8035, None),
-                "mpls" => (0x8847, None),
-                _ => (0x8848, None),
-            };
-            m.set(Field::EthType, dl_type);
-            proto.into_iter().for_each(|p| m.set(Field::IpProto, p));
-            continue;
-        };
-        let v6 = m.flow.dl_type.get() == 0x86dd;
-        let field = match name {
-            "icmp_type" if v6 => Field::Icmpv6Type,
-            "icmp_code" if v6 => Field::Icmpv6Code,
-            _ => Field::from_name(name).unwrap_or_else(|| panic!("{name}")),
-        };
-        let (v, mask) = field.parse_value(value).unwrap();
-        m.set_masked(field, v, mask);
+    Match::parse(text, &|_| None).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+fn flow(text: &str) -> Result<Flow, String> {
+    Flow::parse(text, &|n| (n == "p1").then_some(OfPort(1))).map_err(|e| e.to_string())
+}
+
+#[test]
+fn mistakes_in_flows_as_named_by_the_original() {
+    for (text, error) in [
+        ("in_port=1,tcp,udp", "Ethernet type set multiple times"),
+        ("tp_dst=80", "prerequisites not met for setting tp_dst"),
+        ("ip,nw_dst=1.2.3", "bad value for nw_dst (1.2.3: invalid IP address)"),
+        ("reg0=5/0xff", "bad value for reg0 (5/0xff: wildcards not allowed here)"),
+        ("reg0=xyz", "bad value for reg0 (xyz: bad syntax for reg0 value)"),
+        ("in_port=1,in_port=2", "field in_port set multiple times"),
+        ("dl_vlan=5/7", "bad value for dl_vlan (5/7: invalid mask for field dl_vlan)"),
+        ("tcp,tcp_flags=+syn", "bad value for tcp_flags (+syn: wildcards not allowed here)"),
+        ("foo=1", "unknown field foo"),
+    ] {
+        assert_eq!(flow(text).map(|_| ()), Err(error.to_string()), "{text}");
     }
-    m
+    assert_eq!(
+        flow("in_port=p1,ip,nw_dst=300.1.1.1").map(|f| (f.in_port, f.nw_dst.get())),
+        Ok((1, 0x2c01_0101))
+    );
+    assert_eq!(flow("dl_vlan=0xffff").map(|f| f.vlans[0].tci.get()), Ok(0));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn matches_read_as_written(
+        regs in proptest::collection::vec((0u8..16, proptest::num::u32::ANY, proptest::num::u32::ANY), 0..4),
+        ip in proptest::option::of((proptest::num::u32::ANY, proptest::num::u32::ANY)),
+        port in proptest::option::of((proptest::num::u16::ANY, proptest::num::u16::ANY)),
+        metadata in proptest::option::of((proptest::num::u64::ANY, proptest::num::u64::ANY)),
+        mac in proptest::option::of((0u64..1 << 48, 0u64..1 << 48)),
+    ) {
+        let mut m = Match::any();
+        m.set(Field::EthType, 0x800);
+        m.set(Field::IpProto, 6);
+        for (i, v, mask) in regs {
+            m.set_masked(Field::Reg(i), (v & mask).into(), mask.into());
+        }
+        let parts = [
+            ip.map(|(v, mask)| (Field::Ipv4Src, u128::from(v), u128::from(mask))),
+            port.map(|(v, mask)| (Field::TcpDst, v.into(), mask.into())),
+            metadata.map(|(v, mask)| (Field::Metadata, v.into(), mask.into())),
+            mac.map(|(v, mask)| (Field::EthDst, v.into(), mask.into())),
+        ];
+        for (field, v, mask) in parts.into_iter().flatten() {
+            m.set_masked(field, v & mask, mask);
+        }
+        proptest::prop_assert_eq!(parse(&m.format(None)), m);
+    }
+
+    #[test]
+    fn nothing_read_panics(text in "[a-z0-9_=:,./()+|x -]{0,60}") {
+        let _ = Match::parse(&text, &|_| None);
+        let _ = flow(&text);
+    }
 }
 
 #[test]

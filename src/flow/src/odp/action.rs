@@ -25,7 +25,7 @@ pub const SLOW_ACTION: u32 = 1 << 5;
 /// Slow path reason: a match the datapath does not have.
 pub const SLOW_MATCH: u32 = 1 << 6;
 
-const SLOW: [&str; 7] = ["cfm", "bfd", "lacp", "stp", "lldp", "action", "match"];
+pub(super) const SLOW: [&str; 7] = ["cfm", "bfd", "lacp", "stp", "lldp", "action", "match"];
 
 /// Writes a list of actions, `drop` when it is empty.
 pub fn format_actions(out: &mut String, actions: &[DpAction], style: &Style) {

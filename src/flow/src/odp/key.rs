@@ -422,7 +422,9 @@ impl Key<'_> {
         });
         if f.nw_proto == 6 {
             let (v, bits) = (f.tcp_flags.get(), m.tcp_flags.get() & 0xfff);
-            self.tcp_flags(v, bits);
+            if v != 0 || bits != 0 {
+                self.tcp_flags(v, bits);
+            }
         }
     }
 
@@ -476,7 +478,7 @@ fn hex0(a: &mut Attr, name: &str, v: u8, m: u8) {
 }
 
 fn frag(a: &mut Attr, v: u8, m: u8) {
-    if a.name("frag", m != 0) {
+    if m != 0 && a.name("frag", true) {
         a.out.push_str(match v & 3 {
             0 => "no",
             1 => "first",

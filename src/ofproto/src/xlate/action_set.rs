@@ -3,7 +3,7 @@
 //!
 //! Neighbours: `actions` collects and runs. Threads: part of a translation.
 
-use super::Ctx;
+use super::{Ctx, Remark};
 use flow::OfPort;
 use openflow::Action;
 
@@ -28,7 +28,7 @@ enum Slot {
 
 fn slot(action: &Action) -> Slot {
     match action {
-        Action::StripVlan => Slot::PopVlan,
+        Action::StripVlan | Action::PopVlan => Slot::PopVlan,
         Action::PopMpls(_) => Slot::PopMpls,
         Action::PushMpls(_) => Slot::PushMpls,
         Action::PushVlan(_) => Slot::PushVlan,
@@ -82,7 +82,7 @@ fn in_order(set: &[Action]) -> Vec<Action> {
 }
 
 /// Where the set will send the packet, as far as `actset_output` tells: not with a group in it.
-pub(super) fn output_of(set: &[Action]) -> OfPort {
+fn output_of(set: &[Action]) -> OfPort {
     let mut port = OfPort::UNSET;
     for action in set {
         match action {
@@ -95,6 +95,31 @@ pub(super) fn output_of(set: &[Action]) -> OfPort {
 }
 
 impl Ctx<'_, '_> {
+    /// Adds to the action set; what it outputs to can be matched.
+    pub(super) fn write_actions(&mut self, set: &[Action]) {
+        self.action_set.extend_from_slice(set);
+        self.flow.actset_output = output_of(&self.action_set).0.into();
+        self.trace_set("is");
+    }
+
+    /// Empties the action set.
+    pub(super) fn clear_actions(&mut self) {
+        self.trace_set("was");
+        self.action_set.clear();
+        self.flow.actset_output = OfPort::UNSET.0.into();
+    }
+
+    fn trace_set(&mut self, verb: &str) {
+        if let Some(t) = self.trace.as_deref_mut() {
+            let list = in_order(&self.action_set);
+            if list.is_empty() {
+                t.note(Remark::Detail, format_args!("action set {verb} empty"));
+            } else {
+                t.note(Remark::ActionSet(verb, &list), format_args!(""));
+            }
+        }
+    }
+
     /// Runs the action set, if there is one and no `exit` came before.
     pub(super) fn run_action_set(&mut self) {
         if self.action_set.is_empty() || self.exit {
@@ -102,8 +127,15 @@ impl Ctx<'_, '_> {
         }
         let set = std::mem::take(&mut self.action_set);
         let list = in_order(&set);
+        if list.is_empty() {
+            return;
+        }
         self.in_action_set = true;
+        if let Some(t) = self.trace.as_deref_mut() {
+            t.action_set();
+        }
         self.do_actions(&list, true);
+        self.trace_leave();
         self.in_action_set = false;
     }
 }

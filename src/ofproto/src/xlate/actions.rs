@@ -6,11 +6,11 @@
 use super::commit::{self, count_mpls, count_vlans, is_ip_any, is_mpls, mask_vlan};
 use super::hash;
 use super::table::reason;
-use super::{Ctx, XlateError, MAX_STACK_BYTES};
+use super::{Ctx, Remark, XlateError, MAX_STACK_BYTES};
 use crate::recirc::FrozenFrame;
 use flow::key::{FRAG_LATER, MAX_MPLS, MAX_VLANS, VLAN_CFI};
 use flow::{Be16, Be32, Be64, Field, OfPort, SubField, Vlan};
-use openflow::Action;
+use openflow::{subfield_name, Action};
 
 const VID_MASK: u16 = 0x0fff;
 const PCP_MASK: u16 = 0xe000;
@@ -63,11 +63,12 @@ impl Ctx<'_, '_> {
             Action::OutputReg { src, max_len } => {
                 let port = src.get(&self.flow);
                 if port <= u128::from(u16::MAX) {
+                    self.note(format_args!("output port is {port}"));
                     src.mask_bits(&mut self.out.mask);
                     self.output_action(OfPort(port as u16), *max_len, last);
                 } else {
                     src.mask_bits(&mut self.out.mask);
-                    self.note(format_args!("output port {port} is out of range"));
+                    self.warn(format_args!("output port {port} is out of range"));
                 }
             }
             Action::OutputTrunc { port, max_len } => self.output_trunc(*port, *max_len, last),
@@ -75,8 +76,14 @@ impl Ctx<'_, '_> {
                 self.send_to_controller(*reason, *max_len, *controller_id, userdata);
             }
             Action::Enqueue { port, queue } => self.enqueue(*port, *queue, last),
-            Action::SetQueue(queue) => self.flow.skb_priority = *queue,
-            Action::PopQueue => self.flow.skb_priority = self.orig_priority,
+            Action::SetQueue(queue) => {
+                self.out.mask.0.skb_priority = u32::MAX;
+                self.flow.skb_priority = *queue;
+            }
+            Action::PopQueue => {
+                self.flow.skb_priority = self.orig_priority;
+                self.note(format_args!("queue = {:#x}", Alternate(self.orig_priority.into())));
+            }
             Action::Resubmit { in_port, table, with_ct: _ } => {
                 let in_port = if *in_port == OfPort::IN_PORT { self.in_port() } else { *in_port };
                 let table = if *table == 255 { self.table_id } else { *table };
@@ -88,24 +95,20 @@ impl Ctx<'_, '_> {
                 let h = hash::flow_hash(&self.flow, *fields, *basis);
                 let link = hash::multipath(h, *algorithm, u32::from(*max_link) + 1, *arg);
                 dst.set(&mut self.flow, link.into());
+                self.note_now(dst);
             }
             Action::Exit => {
                 self.exit = true;
                 return Next::Stop;
             }
-            Action::ClearActions => {
-                self.action_set.clear();
-                self.flow.actset_output = OfPort::UNSET.0.into();
-            }
-            Action::WriteActions(set) => {
-                self.action_set.extend_from_slice(set);
-                self.flow.actset_output = super::action_set::output_of(&self.action_set).0.into();
-            }
+            Action::ClearActions => self.clear_actions(),
+            Action::WriteActions(set) => self.write_actions(set),
             Action::WriteMetadata { value, mask } => {
                 let new = self.flow.metadata.get() & !mask | value & mask;
                 self.flow.metadata = Be64::new(new);
             }
             Action::DecTtl(controllers) => return self.dec_ttl(controllers),
+            Action::DecMplsTtl => return self.dec_mpls_ttl(),
             Action::StackPush(src) => self.stack_push(src),
             Action::StackPop(dst) => self.stack_pop(dst),
             Action::Note(_) | Action::Meter(_) => {}
@@ -136,6 +139,7 @@ impl Ctx<'_, '_> {
             Action::SetVlanVid { .. }
             | Action::SetVlanPcp { .. }
             | Action::StripVlan
+            | Action::PopVlan
             | Action::PushVlan(_) => {
                 self.vlan_action(action);
             }
@@ -143,8 +147,7 @@ impl Ctx<'_, '_> {
             | Action::PopMpls(_)
             | Action::SetMplsLabel(_)
             | Action::SetMplsTc(_)
-            | Action::SetMplsTtl(_)
-            | Action::DecMplsTtl => self.mpls_action(action),
+            | Action::SetMplsTtl(_) => self.mpls_action(action),
             _ => self.ip_action(action),
         }
     }
@@ -255,18 +258,25 @@ impl Ctx<'_, '_> {
             Action::SetMplsLabel(label) => (0xffff_f000, (label & 0xf_ffff) << 12),
             Action::SetMplsTc(tc) => (0xe00, u32::from(tc & 7) << 9),
             Action::SetMplsTtl(ttl) => (0xff, u32::from(*ttl)),
-            _ => {
-                self.out.mask.0.mpls[0] |= Be32::new(0xff);
-                if top & 0xff <= 1 {
-                    self.send_to_controller(reason::INVALID_TTL, u16::MAX, 0, &[]);
-                    self.exit = true;
-                    return;
-                }
-                (0xff, (top & 0xff) - 1)
-            }
+            _ => return,
         };
         self.out.mask.0.mpls[0] |= Be32::new(mask);
         self.flow.mpls[0] = Be32::new(top & !mask | new);
+    }
+
+    /// Stops the list when the TTL runs out, and for packets without a label.
+    fn dec_mpls_ttl(&mut self) -> Next {
+        if is_mpls(self.flow.dl_type) {
+            let top = self.flow.mpls[0].get();
+            self.out.mask.0.mpls[0] |= Be32::new(0xff);
+            if top & 0xff > 1 {
+                self.flow.mpls[0] = Be32::new(top - 1);
+                return Next::Go;
+            }
+            self.send_to_controller(reason::INVALID_TTL, u16::MAX, 0, &[]);
+        }
+        self.warn(format_args!("MPLS decrement TTL exception"));
+        Next::Stop
     }
 
     fn push_mpls(&mut self, ethertype: u16) {
@@ -302,7 +312,8 @@ impl Ctx<'_, '_> {
             self.flow.nw_ttl -= 1;
             return Next::Go;
         }
-        self.note(format_args!("IPv4 decrement TTL exception"));
+        let version = if self.flow.dl_type.get() == commit::ETH_IP { 4 } else { 6 };
+        self.warn(format_args!("IPv{version} decrement TTL exception"));
         let ids = if controllers.is_empty() { &[0][..] } else { controllers };
         for &id in ids {
             self.send_to_controller(reason::INVALID_TTL, u16::MAX, id, &[]);
@@ -312,7 +323,7 @@ impl Ctx<'_, '_> {
 
     fn set_field(&mut self, field: Field, value: u128, mask: u128) {
         if !field.prereqs_ok_masking(&self.flow, &mut self.out.mask) {
-            self.note(format_args!("unmet prerequisites for {}, set_field ignored", field.name()));
+            self.warn(format_args!("unmet prerequisites for {}, set_field ignored", field.name()));
             return;
         }
         self.mask_l3(field);
@@ -355,7 +366,7 @@ impl Ctx<'_, '_> {
         let ok =
             dst.field.prereqs_ok_masking(&self.flow, mask) & src.field.prereqs_ok_masking(&self.flow, mask);
         if !ok {
-            self.note(format_args!("unmet prerequisites for {} or {}", src.field.name(), dst.field.name()));
+            self.warn(format_args!("unmet prerequisites for {} or {}", src.field.name(), dst.field.name()));
             return;
         }
         dst.field.mask_bits(mask, dst.mask());
@@ -363,6 +374,17 @@ impl Ctx<'_, '_> {
         let value = src.get(&self.flow);
         self.mask_new_vlan(dst.field);
         dst.set(&mut self.flow, value);
+        self.note_now(dst);
+    }
+
+    /// Says what a field has become.
+    fn note_now(&mut self, dst: &SubField) {
+        if let Some(t) = self.trace.as_deref_mut() {
+            t.note(
+                Remark::Detail,
+                format_args!("{} is now {}", subfield_name(dst), subfield_value(dst, &self.flow)),
+            );
+        }
     }
 
     fn stack_push(&mut self, src: &SubField) {
@@ -377,7 +399,7 @@ impl Ctx<'_, '_> {
 
     fn stack_pop(&mut self, dst: &SubField) {
         let Some((value, n_bits)) = self.stack.pop() else {
-            self.note(format_args!("attempted to pop from empty stack"));
+            self.complain(format_args!("stack underflow"));
             return;
         };
         self.stack_bytes -= usize::from(n_bits).div_ceil(8) + 1;
@@ -387,7 +409,28 @@ impl Ctx<'_, '_> {
         dst.field.mask_bits(&mut self.out.mask, dst.mask());
         self.mask_new_vlan(dst.field);
         dst.set(&mut self.flow, value);
+        self.note_now(dst);
     }
+}
+
+/// As C's `%#x`: zero has no prefix.
+struct Alternate(u128);
+
+impl std::fmt::LowerHex for Alternate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => f.write_str("0"),
+            v => write!(f, "{v:#x}"),
+        }
+    }
+}
+
+/// A field's value as it is printed, a part of one in hexadecimal.
+fn subfield_value(sf: &SubField, flow: &flow::Flow) -> String {
+    if sf.ofs == 0 && sf.n_bits == sf.field.n_bits() {
+        return sf.field.format_value(sf.get(flow), sf.field.all_ones());
+    }
+    format!("{:x}", Alternate(sf.get(flow)))
 }
 
 /// Whether `action` reads or writes headers behind a label stack that was just popped, or may lead to that.

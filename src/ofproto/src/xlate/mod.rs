@@ -62,18 +62,49 @@ pub enum XlateError {
 /// Slow-path reasons as carried by the `userspace` action.
 pub const SLOW_ACTION: u32 = 1 << 5;
 
-/// Follows a translation step by step (`ofproto/trace`).
+/// How a remark of a translation is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Remark<'a> {
+    /// What happened.
+    Detail,
+    /// What the action set "is" or "was".
+    ActionSet(&'a str, &'a [Action]),
+    /// Something that may not be intended.
+    Warn,
+    /// A mistake in configuration or rules.
+    Error,
+}
+
+/// Follows a translation step by step (`ofproto/trace`). Bridges, tables and action sets that are entered are left
+/// again; what is said in between belongs inside.
 pub trait TraceSink {
     /// Translation enters a bridge.
     fn bridge(&mut self, name: &str);
-    /// A rule of table `table` was hit (`None`: no rule matched).
-    fn rule(&mut self, table: u8, rule: Option<&Rule>);
+    /// A rule of table `table` was hit, or the table's rule for packets without one; `first`: in the bridge
+    /// where translation began.
+    fn rule(&mut self, table: u8, rule: Hit<'_>, first: bool);
+    /// The action set is about to run.
+    fn action_set(&mut self);
+    /// The bridge, table or action set entered last is done.
+    fn leave(&mut self);
     /// An action is about to run.
     fn action(&mut self, action: &Action);
     /// Something worth saying about the last action.
-    fn note(&mut self, text: fmt::Arguments<'_>);
-    /// What follows is nested one deeper (true) or one less deep.
-    fn nest(&mut self, deeper: bool);
+    fn note(&mut self, kind: Remark<'_>, text: fmt::Arguments<'_>);
+}
+
+/// What a lookup in a table gave.
+#[derive(Clone, Copy)]
+pub enum Hit<'a> {
+    /// A rule.
+    Rule(&'a Rule),
+    /// None; the packet is dropped, or sent to controllers.
+    Miss {
+        /// A controller wants it.
+        packet_in: bool,
+    },
+    /// None was looked for: fragments are dropped.
+    Fragment,
 }
 
 /// What to translate.
@@ -94,6 +125,8 @@ pub struct XlateIn<'a> {
     pub may_wait: bool,
     /// Whether the result is kept: packet-ins that are only traced are marked as not to be sent.
     pub for_flow: bool,
+    /// The actions are those of a packet-out message.
+    pub packet_out: bool,
     /// Actions to run in place of a lookup in table 0 (packet-out).
     pub actions: Option<&'a [Action]>,
 }
@@ -166,8 +199,7 @@ pub fn xlate<'o>(input: &XlateIn<'_>, out: &'o mut XlateOut, trace: Option<&'o m
     let mut ctx = Ctx::new(input, out, trace);
     ctx.unwildcard_always();
     ctx.run();
-    if let Some(error) = ctx.out.error {
-        ctx.note(format_args!("{error}"));
+    if ctx.out.error.is_some() {
         ctx.out.actions.clear();
         ctx.out.slow = 0;
     } else if ctx.out.actions.len() > MAX_DP_ACTIONS {
@@ -252,6 +284,7 @@ impl<'a, 'o> Ctx<'a, 'o> {
             self.lookup_and_run(0, true);
         }
         self.end_of_pipeline();
+        self.trace_leave();
     }
 
     /// Runs the action set, or freezes when recirculation was asked for.
@@ -282,10 +315,34 @@ impl<'a, 'o> Ctx<'a, 'o> {
         self.out.error.get_or_insert(error);
     }
 
+    /// Says what happened, to who traces.
     #[inline]
     fn note(&mut self, text: fmt::Arguments<'_>) {
+        self.remark(Remark::Detail, text);
+    }
+
+    /// Says what may not be intended.
+    #[inline]
+    fn warn(&mut self, text: fmt::Arguments<'_>) {
+        self.remark(Remark::Warn, text);
+    }
+
+    /// Says what is wrong.
+    #[inline]
+    fn complain(&mut self, text: fmt::Arguments<'_>) {
+        self.remark(Remark::Error, text);
+    }
+
+    #[inline]
+    fn remark(&mut self, kind: Remark<'_>, text: fmt::Arguments<'_>) {
         if let Some(t) = self.trace.as_deref_mut() {
-            t.note(text);
+            t.note(kind, text);
+        }
+    }
+
+    fn trace_leave(&mut self) {
+        if let Some(t) = self.trace.as_deref_mut() {
+            t.leave();
         }
     }
 

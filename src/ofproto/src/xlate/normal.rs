@@ -33,7 +33,9 @@ impl Ctx<'_, '_> {
         let bridge = self.bridge;
         let in_bundle = bridge.bundle_of(in_port);
         if in_bundle.is_none() && !matches!(in_port, OfPort::NONE | OfPort::CONTROLLER) {
-            return self.note(format_args!("no input bundle, dropping"));
+            let port = in_port.0;
+            self.complain(format_args!("received packet on unknown port {port}"));
+            return self.warn(format_args!("no input bundle, dropping"));
         }
         let Some(vlan) = self.input_vlan(in_bundle) else { return };
         if !bridge.forward_bpdu && is_reserved(self.flow.dl_dst) {
@@ -52,7 +54,7 @@ impl Ctx<'_, '_> {
         let tci = v.tci.get();
         let tagged = tci & VLAN_CFI != 0;
         if self.flow.dl_type.get() == ETH_VLAN && !tagged {
-            self.note(format_args!("partial VLAN tag, dropping"));
+            self.warn(format_args!("partial VLAN tag, dropping"));
             return None;
         }
         let mut vlan = InVlan {
@@ -64,23 +66,23 @@ impl Ctx<'_, '_> {
         let vid = vlan.vid;
         match b.vlan_mode {
             VlanMode::Access if vid != 0 => {
-                self.note(format_args!(
+                self.complain(format_args!(
                     "dropping VLAN {vid} tagged packet received on port {} configured as VLAN {} access port",
                     b.name,
                     b.vlan.unwrap_or(0)
                 ));
-                self.note(format_args!("disallowed VLAN VID for this input port, dropping"));
+                self.warn(format_args!("disallowed VLAN VID for this input port, dropping"));
                 return None;
             }
             VlanMode::Access => vlan.vid = b.vlan.unwrap_or(0),
             VlanMode::NativeTagged | VlanMode::NativeUntagged if vid == 0 => vlan.vid = b.vlan.unwrap_or(0),
             _ if b.includes_vlan(vid) => {}
             _ => {
-                self.note(format_args!(
+                self.complain(format_args!(
                     "dropping VLAN {vid} packet received on port {} not configured for trunking VLAN {vid}",
                     b.name
                 ));
-                self.note(format_args!("disallowed VLAN VID for this input port, dropping"));
+                self.warn(format_args!("disallowed VLAN VID for this input port, dropping"));
                 return None;
             }
         }
@@ -107,6 +109,10 @@ impl Ctx<'_, '_> {
         if self.input.side_effects {
             let learned = macs.learn(key, bundle.id, self.input.now_ms, self.input.may_wait);
             self.out.changed |= learned == Learned::Changed;
+            if learned == Learned::Changed && self.trace.is_some() {
+                let (mac, port) = (flow::Mac(key.mac), &bundle.name);
+                self.note(format_args!("learned that {mac} is on port {port} in VLAN {vid}"));
+            }
         }
         self.out.cache.credits.push(Credit::Normal { macs: macs.clone(), key, bundle: bundle.id });
     }
@@ -119,7 +125,7 @@ impl Ctx<'_, '_> {
             return self.flood(from, vlan);
         };
         let Some(to) = bridge.bundles.get(&id) else {
-            return self.note(format_args!("learned port is unknown, dropping"));
+            return self.warn(format_args!("learned port is unknown, dropping"));
         };
         if from.is_some_and(|f| f.id == to.id || f.protected && to.protected) {
             return self.note(format_args!("learned port is input port, dropping"));

@@ -27,13 +27,13 @@ impl Ctx<'_, '_> {
                 self.send_to_controller(why, max_len, 0, &[]);
             }
             OfPort::NONE => {}
-            _ if port == self.in_port() => self.note(format_args!("skipping output to input port")),
+            _ if port == self.in_port() => self.warn(format_args!("skipping output to input port")),
             _ => self.output(port, last),
         }
     }
 
     fn controller_reason(&self) -> u8 {
-        if self.rule.is_none() && self.input.actions.is_some() {
+        if self.rule.is_none() && self.input.packet_out {
             reason::PACKET_OUT
         } else if self.in_action_set {
             reason::ACTION_SET
@@ -45,11 +45,10 @@ impl Ctx<'_, '_> {
     /// `output(port=,max_len=)`. The length stands for the output that follows it, so there must be one.
     pub(super) fn output_trunc(&mut self, port: OfPort, max_len: u32, last: bool) {
         if self.bridge.port(port).is_none_or(|p| p.dp_port.is_none()) {
-            let name = if port == OfPort::IN_PORT { "IN_PORT".into() } else { port.0.to_string() };
-            return self.note(format_args!("output_trunc does not support patch port {name}"));
+            return self.complain(format_args!("output_trunc does not support patch port {port}"));
         }
         if port == self.in_port() {
-            return self.note(format_args!("skipping output to input port"));
+            return self.warn(format_args!("skipping output to input port"));
         }
         let at = self.out.actions.len();
         self.out.actions.push(DpAction::Trunc { max_len });
@@ -108,9 +107,13 @@ impl Ctx<'_, '_> {
     /// Sends the packet out of `port` of this bridge, the input port included.
     pub(super) fn output(&mut self, port: OfPort, last: bool) {
         let Some(p) = self.bridge.port(port) else {
-            self.note(format_args!("Nonexistent output port"));
+            self.warn(format_args!("Nonexistent output port"));
             return;
         };
+        if !self.flow.packet_type.is_zero() {
+            let what = "Trying to send non-Ethernet packet through legacy L2 port. Dropping packet.";
+            return self.warn(format_args!("{what}"));
+        }
         if p.config.has(PortConfig::NO_FWD) {
             self.note(format_args!("OFPPC_NO_FWD set, skipping output"));
             return;
@@ -150,6 +153,7 @@ impl Ctx<'_, '_> {
         if self.may_receive(port) {
             self.run_peer(last);
         }
+        self.trace_leave();
         self.depth -= 1;
         (self.bridge, self.tables) = here;
         self.flow = flow;

@@ -44,6 +44,8 @@ impl Ctx<'_, '_> {
     pub(super) fn resume(&mut self) {
         let id = RecircId(self.flow.recirc_id);
         let Some(node) = self.input.recirc.get(id) else {
+            self.trace_bridge();
+            self.complain(format_args!("Recirculation context not found for ID {:x}", id.0));
             return self.fail(XlateError::NoRecirculationContext);
         };
         let state = &node.state;

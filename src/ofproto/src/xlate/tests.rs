@@ -140,6 +140,7 @@ impl Net {
             side_effects: true,
             may_wait: true,
             for_flow: true,
+            packet_out: false,
             actions: None,
         };
         let mut out = XlateOut::default();

@@ -1,0 +1,168 @@
+//! Commands of `ovs-appctl` that look into translation: `ofproto/trace`, all rules of a bridge, what the datapath can do.
+//!
+//! Neighbours: `ofproto::trace` does the tracing; the daemon serves [`COMMANDS`]. Threads: main only.
+
+use crate::manager::Manager;
+use flow::{DpPort, OfPort};
+use infra::command::{Command, Reply, HIDDEN, MANY};
+use ofproto::rule::Rule;
+use ofproto::trace::{Env, TraceError};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+const TRACE_USAGE: &str = "{[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet]";
+const PACKET_OUT_USAGE: &str =
+    "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions";
+
+/// All commands of this module.
+pub const COMMANDS: [Command<Manager>; 10] = [
+    Command::new("bridge/dump-flows", "[--offload-stats] bridge", 1, 2, dump_rules),
+    Command::new("dpif/show-dp-features", "bridge", 1, 1, features),
+    Command::new("ofproto/trace", TRACE_USAGE, 1, MANY, trace),
+    Command::new("ofproto/trace-packet-out", PACKET_OUT_USAGE, 1, MANY, trace_packet_out),
+    Command::new("revalidator/pause", HIDDEN, 0, 0, pause),
+    Command::new("revalidator/resume", HIDDEN, 0, 0, resume),
+    Command::new("upcall/disable-megaflows", "", 0, 0, disable_megaflows),
+    Command::new("upcall/disable-ufid", "", 0, 0, disable_ufid),
+    Command::new("upcall/enable-megaflows", "", 0, 0, enable_megaflows),
+    Command::new("upcall/enable-ufid", "", 0, 0, enable_ufid),
+];
+
+type Tracer = fn(&Env<'_>, &[&str]) -> Result<String, TraceError>;
+
+fn with_env(m: &Manager, args: &[&str], run: Tracer) -> Reply {
+    let dp_ports: BTreeMap<DpPort, String> = m.dp_port_names();
+    let env = Env {
+        world: &m.shared.world,
+        now_ms: infra::clock::now_ms().max(0) as u64,
+        dp_name: m.datapath.as_ref().map(|d| d.name()),
+        dp_ports: &dp_ports,
+        vlan_limit: m.datapath.as_ref().map_or(1, |d| d.config().vlan_limit),
+    };
+    run(&env, args).map_err(|e| e.to_string())
+}
+
+fn trace(m: &mut Manager, args: &[&str]) -> Reply {
+    with_env(m, args, ofproto::trace::trace)
+}
+
+fn trace_packet_out(m: &mut Manager, args: &[&str]) -> Reply {
+    with_env(m, args, ofproto::trace::trace_packet_out)
+}
+
+/// One rule as `bridge/dump-flows` prints it.
+fn rule_line(rule: &Rule, offload: bool, now_ms: u64, names: &dyn Fn(OfPort) -> Option<String>) -> String {
+    let mut out = String::new();
+    if rule.table_id != 0 {
+        let _ = write!(out, "table_id={}, ", rule.table_id);
+    }
+    let _ = write!(
+        out,
+        "duration={}s, n_packets={}, n_bytes={}, ",
+        now_ms.saturating_sub(rule.created_ms) / 1000,
+        rule.stats.packets.load(Ordering::Relaxed),
+        rule.stats.bytes.load(Ordering::Relaxed)
+    );
+    if offload {
+        // Nothing is offloaded.
+        out.push_str("n_offload_packets=0, n_offload_bytes=0, ");
+    }
+    let m = rule.matching.expand().format_with_priority(rule.priority, Some(names));
+    let sep = if m.is_empty() { "" } else { "," };
+    let _ = writeln!(out, "{m}{sep}actions={}", ofproto::format_actions(&rule.actions));
+    out
+}
+
+fn dump_rules(m: &mut Manager, args: &[&str]) -> Reply {
+    // As in the original any first word of two will do.
+    let name = args.last().copied().unwrap_or_default();
+    let offload = args.len() > 1 && args[0] == "--offload-stats";
+    let unknown = || "Unknown bridge".to_string();
+    if !m.bridges.contains_key(name) {
+        return Err(unknown());
+    }
+    if let Some(s) = &m.shared.slow {
+        s.push_stats();
+    }
+    let b = m.bridges.get(name).ok_or_else(unknown)?;
+    let now = infra::clock::now_ms().max(0) as u64;
+    Ok(b.of.flows().tables().iter().map(|r| rule_line(r, offload, now, &|_| None)).collect())
+}
+
+/// What the userspace datapath can do.
+const FEATURES: &str = "\
+Masked set action: Yes
+Tunnel push pop: Yes
+Ufid: Yes
+Truncate action: Yes
+Clone action: Yes
+Sample nesting: 10
+Conntrack eventmask: Yes
+Conntrack clear: Yes
+Max dp_hash algorithm: 1
+Check pkt length action: Yes
+Conntrack timeout policy: Yes
+Explicit Drop action: Yes
+Optimized Balance TCP mode: Yes
+Conntrack all-zero IP SNAT: Yes
+MPLS Label add: Yes
+Max VLAN headers: 1
+Max MPLS depth: 3
+Recirc: Yes
+CT state: Yes
+CT zone: Yes
+CT mark: Yes
+CT label: Yes
+CT state NAT: Yes
+CT orig tuple: Yes
+CT orig tuple for IPv6: Yes
+IPv6 ND Extension: Yes
+";
+
+fn features(m: &mut Manager, args: &[&str]) -> Reply {
+    match m.bridges.contains_key(args[0]) {
+        true => Ok(FEATURES.into()),
+        false => Err("no such bridge".into()),
+    }
+}
+
+fn pause(m: &mut Manager, _: &[&str]) -> Reply {
+    m.shared.slow.iter().for_each(|s| s.pause(true));
+    Ok(String::new())
+}
+
+fn resume(m: &mut Manager, _: &[&str]) -> Reply {
+    m.shared.slow.iter().for_each(|s| s.pause(false));
+    Ok(String::new())
+}
+
+fn set_megaflows(m: &Manager, on: bool) {
+    if let Some(s) = &m.shared.slow {
+        s.set_megaflows(on);
+    }
+}
+
+fn disable_megaflows(m: &mut Manager, _: &[&str]) -> Reply {
+    set_megaflows(m, false);
+    Ok("megaflows disabled".into())
+}
+
+fn enable_megaflows(m: &mut Manager, _: &[&str]) -> Reply {
+    set_megaflows(m, true);
+    Ok("megaflows enabled".into())
+}
+
+fn disable_ufid(m: &mut Manager, _: &[&str]) -> Reply {
+    if let Some(s) = &m.shared.slow {
+        s.set_ufid(false);
+    }
+    Ok("Datapath dumping tersely using UFID disabled".into())
+}
+
+fn enable_ufid(m: &mut Manager, _: &[&str]) -> Reply {
+    if let Some(s) = &m.shared.slow {
+        s.set_ufid(true);
+    }
+    Ok("Datapath dumping tersely using UFID enabled for supported datapaths".into())
+}
