@@ -99,7 +99,7 @@ fn flows_follow_addresses() {
 #[test]
 fn more_flows_than_the_limit() {
     let mut lab = Lab::new(2);
-    lab.h.appctl(&["upcall/set-flow-limit", "20"]);
+    lab.h.vsctl(&["set", "Open_vSwitch", ".", "other_config:flow-limit=20"]);
     // Many prefixes make many flows.
     lab.h.ofctl(&["del-flows", "br0"]);
     let rules: String = (0..200).map(|i| format!("in_port=1,udp,tp_dst={i},actions=2\n")).collect();

@@ -362,8 +362,6 @@ impl Revalidator {
             limit = limit * 3 / 4;
         } else if duration < 1000 && n > 2000 && limit < n.saturating_mul(1000) / duration as usize {
             limit += 1000;
-        } else {
-            return;
         }
         self.upcalls.set_flow_limit(limit.clamp(1000.min(max), max));
     }

@@ -279,6 +279,9 @@ fn flow_limit() {
     b.upcalls.set_flow_limit(8);
     b.now += 99;
     assert_eq!(b.sweep().expired, 0);
+    // A limit set by hand lasts until the next dump, if it is below the least.
+    assert_eq!(b.upcalls.flow_limit(), 1000);
+    b.upcalls.set_flow_limit(8);
     b.now += 1;
     assert_eq!(b.sweep().expired, 10);
     b.upcalls.set_flow_limit(100);
