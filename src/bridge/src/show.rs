@@ -16,9 +16,11 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// All commands of this crate.
-pub const COMMANDS: [Command<Manager>; 20] = [
+pub const COMMANDS: [Command<Manager>; 22] = [
     Command::new("dpctl/dump-dps", "", 0, 0, dump_dps),
     Command::new("dpctl/show", "[-s] [dp...]", 0, MANY, dpctl_show),
+    Command::new("dpif-netdev/dpif-impl-get", "", 0, 0, dpif_impl_get),
+    Command::new("dpif-netdev/miniflow-parser-get", "", 0, 0, miniflow_parser_get),
     Command::new(
         "dpif-netdev/pmd-perf-show",
         "[-nh] [-it iter-history-len] [-ms ms-history-len] [-pmd core] [dp]",
@@ -289,6 +291,14 @@ fn pmd_perf_show(m: &mut Manager, args: &[&str]) -> Reply {
     let (s, ms) = (ms / 1_000, ms % 1_000);
     let time = format!("{:02}:{:02}:{:02}.{ms:03}", s / 3_600, s / 60 % 60, s % 60);
     datapath::show::pmd_perf(m.dp()?, args, &time)
+}
+
+fn dpif_impl_get(m: &mut Manager, _: &[&str]) -> Reply {
+    Ok(datapath::show::dpif_impl(m.dp()?))
+}
+
+fn miniflow_parser_get(m: &mut Manager, _: &[&str]) -> Reply {
+    Ok(datapath::show::miniflow_parser(m.dp()?))
 }
 
 fn pmd_rxq_show(m: &mut Manager, args: &[&str]) -> Reply {

@@ -151,6 +151,25 @@ fn rxqs_of(out: &mut String, p: &PmdRxqs) {
     }
 }
 
+/// The cores of the PMD threads, as lists of implementations name them.
+fn cores(dp: &Datapath) -> String {
+    let cores: Vec<String> = dp.pmd_rxqs().iter().map(|p| p.pmd.to_string()).collect();
+    if cores.is_empty() {
+        return "none".into();
+    }
+    cores.join(",")
+}
+
+/// `dpif-netdev/dpif-impl-get`: there is one implementation of the loop.
+pub fn dpif_impl(dp: &Datapath) -> String {
+    format!("Available DPIF implementations:\n  dpif_scalar (pmds: {})\n", cores(dp))
+}
+
+/// `dpif-netdev/miniflow-parser-get`: there is one parser.
+pub fn miniflow_parser(dp: &Datapath) -> String {
+    format!("Available MFEX implementations:\n  scalar (available: True pmds: {})\n", cores(dp))
+}
+
 /// `dpif-netdev/pmd-perf-show [-nh] [-it len] [-ms len] [-pmd core] [dp]`. `time` is the time of day as it is printed.
 pub fn pmd_perf(dp: &Datapath, args: &[&str], time: &str) -> Result<String, String> {
     let sel = parse(dp, args)?;
