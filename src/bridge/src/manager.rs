@@ -17,12 +17,17 @@ use ofproto::slowpath::SlowPath;
 use ofproto::{BridgeId, BundleId, MacLearning, Published, Tables, World};
 use ovsdb::Client;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 pub(crate) static LOG: infra::vlog::Module = infra::vlog::Module::new("bridge");
 
 /// How often link states are read and tables aged.
 const POLL_MS: i64 = 1000;
+/// Least time between two readings, however often links change.
+const LINK_MS: i64 = 20;
 /// Packets for controllers handled in one turn.
 const MAX_PACKET_INS: usize = 256;
 
@@ -70,10 +75,13 @@ pub struct Manager {
     rejected: Vec<(ovsdb::Uuid, String)>,
     next_id: u32,
     poll_at: i64,
+    polled_at: i64,
     ready: bool,
     lock_complained: bool,
     /// To look for devices; none when the process has no socket left.
     links: Option<infra::linux::DeviceControl>,
+    /// Tells of changed links at once; without it they show at the next poll.
+    link_events: Option<File>,
 }
 
 impl Manager {
@@ -97,9 +105,11 @@ impl Manager {
             rejected: Vec::new(),
             next_id: 1,
             poll_at: 0,
+            polled_at: 0,
             ready: false,
             lock_complained: false,
             links: infra::linux::DeviceControl::open().ok(),
+            link_events: infra::linux::open_link_events().ok().map(File::from),
         }
     }
 
@@ -156,7 +166,11 @@ impl Manager {
 
     /// One turn of the main loop.
     pub fn run(&mut self, now_ms: i64) {
+        if self.links_changed() {
+            self.poll_at = self.polled_at + LINK_MS;
+        }
         if now_ms >= self.poll_at {
+            self.polled_at = now_ms;
             self.poll_at = now_ms + POLL_MS;
             self.poll_devices();
         }
@@ -184,6 +198,9 @@ impl Manager {
     /// When [`Manager::run`] is due, and what wakes it.
     pub fn wait(&mut self, poller: &mut infra::poll::Poller) {
         poller.timer_until(self.poll_at);
+        if let Some(events) = &self.link_events {
+            poller.fd_in(events.as_raw_fd());
+        }
         if let Some(d) = self.client.deadline() {
             poller.timer_until(d);
         }
@@ -529,6 +546,21 @@ impl Manager {
                 }
             }
         });
+    }
+
+    /// Whether the kernel told of a changed link since the last call.
+    fn links_changed(&self) -> bool {
+        let Some(mut events) = self.link_events.as_ref() else { return false };
+        let (mut changed, mut buffer) = (false, [0; 4096]);
+        // A flood of events is read on in the next turn.
+        for _ in 0..64 {
+            match events.read(&mut buffer) {
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
+                // An error says that events were lost: something changed.
+                _ => changed = true,
+            }
+        }
+        changed
     }
 
     /// Link states, MAC ages.

@@ -285,6 +285,19 @@ pub fn open_route_netlink() -> io::Result<OwnedFd> {
     owned(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) })
 }
 
+/// A socket that tells when a device of this network namespace came, went or changed: readable then.
+pub fn open_link_events() -> io::Result<OwnedFd> {
+    let socket = open_route_netlink()?;
+    // SAFETY: all zeros is a valid sockaddr_nl.
+    let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    address.nl_groups = libc::RTMGRP_LINK as u32;
+    let length = std::mem::size_of_val(&address) as libc::socklen_t;
+    // SAFETY: `address` is a valid address of `length` bytes for the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) })?;
+    Ok(socket)
+}
+
 /// A set of descriptors that is itself pollable: readable when one of them is.
 pub fn poll_set(fds: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
     // SAFETY: the call takes numbers only.
