@@ -24,6 +24,11 @@ const KNOWN: &[Known] = &[
         reason: "the ports alone rule the rule out, so the flags need not be matched: a wider megaflow, as sound",
     },
     Known {
+        case: "priority tags",
+        what: "dpctl/dump-flows",
+        reason: "whether a priority-tagged frame keeps its header depends on the priority, which the installed daemon does not match",
+    },
+    Known {
         case: "mod-port",
         what: "dpctl/dump-flows",
         reason: "whether a port receives depends on the destination (no-recv-stp), which the installed daemon does not match",

@@ -163,14 +163,15 @@ impl Ctx<'_, '_> {
         };
         let tci = self.flow.vlans[0].tci.get();
         let tagged = tci & VLAN_CFI != 0;
-        if tagged && keeps && tci & VID_MASK == vid {
-            // The header stays as it is, that of a priority-tagged frame too.
-            self.output(port, false);
-            return;
-        }
         if tagged && vid == 0 {
             // Whether there will be a header depends on the priority.
             self.out.mask.0.vlans[0].tci |= Be16::new(PCP_MASK);
+        }
+        let wanted = vid | vlan.pcp != 0 || to.priority_tags == PriorityTags::Always;
+        if tagged && keeps && tci & VID_MASK == vid && wanted {
+            // The header stays as it is, that of a priority-tagged frame too.
+            self.output(port, false);
+            return;
         }
         let pcp = if keeps || to.priority_tags != PriorityTags::Never { vlan.pcp } else { 0 };
         let tag = vid | pcp != 0;
