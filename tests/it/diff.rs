@@ -64,13 +64,18 @@ fn difference(theirs: &str, ours: &str) -> String {
     out
 }
 
-/// How two records of a case differ; nothing if they do not.
-fn compare(case: &Case, theirs: &Record, ours: &Record) -> String {
+/// How two records of a case differ; nothing if they do not. Adds to `used` the known differences met.
+fn compare(case: &Case, theirs: &Record, ours: &Record, used: &mut Vec<usize>) -> String {
     let mut out = String::new();
     for i in 0..theirs.len().max(ours.len()) {
         let nothing = (String::new(), String::new());
         let (a, b) = (theirs.get(i).unwrap_or(&nothing), ours.get(i).unwrap_or(&nothing));
-        if a != b && !known::justified(&case.name, &a.0, &a.1, &b.1) {
+        if a == b {
+            continue;
+        }
+        if let Some(known) = known::justified(&case.name, &a.0) {
+            used.push(known);
+        } else {
             let what = if a.0 == b.0 { a.0.clone() } else { format!("{} / {}", a.0, b.0) };
             let _ = write!(out, "  {what}\n{}", difference(&a.1, &b.1));
         }
@@ -78,54 +83,94 @@ fn compare(case: &Case, theirs: &Record, ours: &Record) -> String {
     out
 }
 
-/// Runs all cases on a side that is the other side's model.
-fn model(cases: &[Case], results: &mpsc::Sender<Record>) {
+/// Runs on the installed daemon what it is told, and hands over what was recorded.
+fn model(cases: &[Case], orders: &mpsc::Receiver<usize>, results: &mpsc::Sender<Record>) {
     let mut side = Side::start(Which::Installed);
-    for case in cases {
-        if results.send(side.run(case, None)).is_err() {
+    for i in orders {
+        if results.send(side.run(&cases[i], None)).is_err() {
             return;
         }
     }
+}
+
+/// The two sides; the installed daemon runs ahead of ours.
+struct Pair<'a> {
+    cases: &'a [Case],
+    orders: mpsc::Sender<usize>,
+    results: mpsc::Receiver<Record>,
+    ours: Side,
+    /// Known differences met.
+    used: Vec<usize>,
+}
+
+impl Pair<'_> {
+    /// Compares these cases; returns those that differ, with the differences.
+    fn compare(&mut self, which: &[usize]) -> Vec<(usize, String)> {
+        for i in which {
+            self.orders.send(*i).expect("the installed daemon's side failed");
+        }
+        let mut found = Vec::new();
+        for &i in which {
+            let case = &self.cases[i];
+            let theirs = self.results.recv().expect("the installed daemon's side failed");
+            let ours = self.ours.run(case, Some(&theirs));
+            if std::env::var_os("DIFF_SHOW").is_some() {
+                println!("== {}", case.name);
+                theirs.iter().for_each(|(what, text)| println!("--- {what}\n{text}"));
+            }
+            let different = compare(case, &theirs, &ours, &mut self.used);
+            if !different.is_empty() {
+                found.push((i, different));
+            }
+        }
+        found
+    }
+}
+
+/// Cases that may differ once: the installed daemon frees removed rules when all its threads have paused, and until
+/// then the masks of the case before are looked at, so that a datapath flow may match more than it needs.
+const ONCE: usize = 5;
+
+/// Compares all cases; returns those that differ, and the known differences met.
+fn compare_all(cases: &[Case], own: Which) -> (Vec<(usize, String)>, Vec<usize>) {
+    let (orders, receive_orders) = mpsc::channel();
+    let (send_results, results) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || model(cases, &receive_orders, &send_results));
+        let ours = scope.spawn(move || {
+            let mut pair = Pair { cases, orders, results, ours: Side::start(own), used: vec![] };
+            let mut found = pair.compare(&(0..cases.len()).collect::<Vec<_>>());
+            for _ in 0..2 {
+                if found.len() > ONCE {
+                    break;
+                }
+                let again: Vec<usize> = found.iter().map(|(i, _)| *i).collect();
+                found = pair.compare(&again);
+            }
+            (found, pair.used)
+        });
+        ours.join().expect("our side failed")
+    })
 }
 
 #[test]
 fn same_as_the_installed_daemon() {
     let cases = cases();
     let own = if std::env::var_os("DIFF_SELF").is_some() { Which::Installed } else { Which::Ours };
-    let (send, receive) = mpsc::channel();
-    let (failed, report) = std::thread::scope(|scope| {
-        scope.spawn(|| model(&cases, &send));
-        let ours = scope.spawn(|| {
-            let receive = receive;
-            let mut side = Side::start(own);
-            let (mut failed, mut report) = (0, String::new());
-
-            for case in &cases {
-                let theirs: Record = receive.recv().expect("the installed daemon's side failed");
-                let ours = side.run(case, Some(&theirs));
-                let different = compare(case, &theirs, &ours);
-                if std::env::var_os("DIFF_SHOW").is_some() {
-                    println!("== {}", case.name);
-                    theirs.iter().for_each(|(what, text)| println!("--- {what}\n{text}"));
-                }
-                if !different.is_empty() {
-                    failed += 1;
-                    println!("== {}\n{different}", case.name);
-                    let _ = writeln!(report, "  {}", case.name);
-                }
-            }
-            (failed, report)
-        });
-        ours.join().expect("our side failed")
-    });
-    println!("{} cases compared, {failed} differ", cases.len());
-    assert!(
-        failed == 0,
-        "{failed} of {} cases differ (above; -: installed, +: ours):\n{report}",
-        cases.len()
-    );
+    let (found, used) = compare_all(&cases, own);
+    for (i, different) in &found {
+        println!("== {}\n{different}", cases[*i].name);
+    }
+    println!("{} cases compared, {} differ", cases.len(), found.len());
+    let names: Vec<&str> = found.iter().map(|(i, _)| cases[*i].name.as_str()).collect();
+    assert!(found.is_empty(), "these cases differ (see above; -: installed, +: ours): {names:?}");
     if std::env::var_os("DIFF_ONLY").is_none() {
         assert!(cases.len() >= 200, "only {} cases", cases.len());
+        let stale = known::stale(&used);
+        assert!(
+            own == Which::Installed || stale.is_empty(),
+            "known differences that are not met: {stale:#?}"
+        );
     }
 }
 

@@ -55,7 +55,13 @@ const KNOWN: &[Known] = &[
     },
 ];
 
-/// Whether a difference is in the table.
-pub fn justified(case: &str, what: &str, _theirs: &str, _ours: &str) -> bool {
-    KNOWN.iter().any(|k| case.starts_with(k.case) && what.starts_with(k.what) && !k.reason.is_empty())
+/// Which line of the table covers a difference.
+pub fn justified(case: &str, what: &str) -> Option<usize> {
+    KNOWN.iter().position(|k| case.starts_with(k.case) && what.starts_with(k.what))
+}
+
+/// Lines of the table that covered nothing: the difference is gone, or the case.
+pub fn stale(used: &[usize]) -> Vec<String> {
+    let unused = KNOWN.iter().enumerate().filter(|(i, _)| !used.contains(i));
+    unused.map(|(_, k)| format!("{}: {} ({})", k.case, k.what, k.reason)).collect()
 }

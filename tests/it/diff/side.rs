@@ -349,6 +349,7 @@ impl Side {
             self.ofctl(&format!("del-flows {bridge}"), "");
             let _ = self.h.control("fdb/flush", &[bridge]);
         }
+        self.hang_up();
         self.purge();
         self.lookups = self.lookups();
         self.injected = 0;
