@@ -146,10 +146,11 @@ fn every_packet_is_accounted_for() {
     assert_eq!(drops.values().sum::<u64>(), 3 * n, "{drops:?}");
     let show = h.appctl(&["dpif-netdev/pmd-stats-show"]);
     assert_eq!(number_after(&show, "packets received", "received"), total, "{show}");
-    let hits: u64 = ["simple match hits", "emc hits", "smc hits", "megaflow hits", "miss with success upcall"]
-        .iter()
-        .map(|k| show.lines().find(|l| l.trim().starts_with(k)).map_or(0, |l| number_after(l, k, k)))
-        .sum();
+    let hits: u64 =
+        ["simple match hits", "emc hits", "smc hits", "megaflow hits", "miss with success upcall"]
+            .iter()
+            .map(|k| show.lines().find(|l| l.trim().starts_with(k)).map_or(0, |l| number_after(l, k, k)))
+            .sum();
     assert_eq!(hits, total, "{show}");
 
     let flows = h.ofctl(&["dump-flows", "br0"]);
