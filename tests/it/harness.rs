@@ -472,3 +472,31 @@ impl Drop for Harness {
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
+
+/// Words of a command line: blanks separate, double quotes keep together, a backslash keeps the next character.
+pub fn split(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut open, mut quoted) = (Vec::new(), String::new(), false, false);
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => (quoted, open) = (!quoted, true),
+            '\\' => word.extend(chars.next()),
+            c if c.is_whitespace() && !quoted => {
+                if open || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                open = false;
+            }
+            c => word.push(c),
+        }
+    }
+    if open || !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+/// The same words, borrowed.
+pub fn strs(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}

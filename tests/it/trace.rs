@@ -3,7 +3,7 @@
 //! `TRACE_ONLY=text` runs the groups whose name holds the text; `TRACE_SHOW=1` prints what the installed daemon said.
 //! Neighbours: `harness`. Threads: one per daemon.
 
-use crate::harness::{run_ok, Harness, Output, Setup, Which};
+use crate::harness::{run_ok, split, strs, Harness, Output, Setup, Which};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command;
@@ -14,33 +14,6 @@ const CASES: &[&str] = &[include_str!("trace/cases.txt"), include_str!("trace/dp
 struct Side {
     h: Harness,
     version: String,
-}
-
-/// Words of a command line: blanks separate, double quotes keep together, a backslash keeps the next character.
-fn split(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut open, mut quoted) = (Vec::new(), String::new(), false, false);
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => (quoted, open) = (!quoted, true),
-            '\\' => word.extend(chars.next()),
-            c if c.is_whitespace() && !quoted => {
-                if open || !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-                open = false;
-            }
-            c => word.push(c),
-        }
-    }
-    if open || !word.is_empty() {
-        words.push(word);
-    }
-    words
-}
-
-fn strs(words: &[String]) -> Vec<&str> {
-    words.iter().map(String::as_str).collect()
 }
 
 /// Each number after `key` is left out: times, counters, identifiers that are handed out.

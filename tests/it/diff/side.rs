@@ -5,7 +5,7 @@
 
 use super::case::{Case, Step};
 use super::{frame, text};
-use crate::harness::{run, run_ok, wait_at_most, wait_until, Harness, Output, Setup, Which};
+use crate::harness::{run, run_ok, split, strs, wait_at_most, wait_until, Harness, Output, Setup, Which};
 use infra::linux::DeviceControl;
 use infra::packet_socket::{FrameRing, PacketSocket};
 use std::collections::BTreeMap;
@@ -396,33 +396,6 @@ fn ip(words: &str) {
 
 fn vsctl(h: &Harness, words: &str) {
     h.vsctl(&strs(&split(words)));
-}
-
-fn strs(words: &[String]) -> Vec<&str> {
-    words.iter().map(String::as_str).collect()
-}
-
-/// Words of a command line: blanks separate, double quotes keep together, a backslash keeps the next character.
-fn split(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut open, mut quoted) = (Vec::new(), String::new(), false, false);
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => (quoted, open) = (!quoted, true),
-            '\\' => word.extend(chars.next()),
-            c if c.is_whitespace() && !quoted => {
-                if open || !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-                open = false;
-            }
-            c => word.push(c),
-        }
-    }
-    if open || !word.is_empty() {
-        words.push(word);
-    }
-    words
 }
 
 /// Frames received by each device of this thread's namespace.
