@@ -1,7 +1,7 @@
 //! The differential test: the same commands and the same frames through the installed `ovs-vswitchd` and through
 //! ours; what the tools print and what comes out must be equal.
 //!
-//! `DIFF_ONLY=text` runs the cases whose name holds the text; `DIFF_SELF=1` puts the installed daemon on both
+//! `DIFF_ONLY=text` runs the cases whose name holds the text, `DIFF_FILE=path` those of another file; `DIFF_SELF=1` puts the installed daemon on both
 //! sides, which shows what must be normalised; `DIFF_SHOW=1` prints what the installed daemon said. Threads: one per side, cases pass between them in order.
 
 mod case;
@@ -28,7 +28,11 @@ const FILES: &[&str] = &[
 ];
 
 fn cases() -> Vec<Case> {
-    let all: Vec<Case> = FILES.iter().flat_map(|text| case::parse(text)).collect();
+    let own = std::env::var_os("DIFF_FILE").map(|path| std::fs::read_to_string(path).expect("DIFF_FILE"));
+    let all: Vec<Case> = match &own {
+        Some(text) => case::parse(text),
+        None => FILES.iter().flat_map(|text| case::parse(text)).collect(),
+    };
     let mut names: Vec<&str> = all.iter().map(|c| c.name.as_str()).collect();
     names.sort_unstable();
     names.windows(2).for_each(|w| assert_ne!(w[0], w[1], "two cases of one name"));
@@ -164,7 +168,7 @@ fn same_as_the_installed_daemon() {
     println!("{} cases compared, {} differ", cases.len(), found.len());
     let names: Vec<&str> = found.iter().map(|(i, _)| cases[*i].name.as_str()).collect();
     assert!(found.is_empty(), "these cases differ (see above; -: installed, +: ours): {names:?}");
-    if std::env::var_os("DIFF_ONLY").is_none() {
+    if std::env::var_os("DIFF_ONLY").is_none() && std::env::var_os("DIFF_FILE").is_none() {
         assert!(cases.len() >= 200, "only {} cases", cases.len());
         let stale = known::stale(&used);
         assert!(

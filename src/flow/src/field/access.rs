@@ -189,8 +189,9 @@ impl Field {
             Prereq::Tcp => (ip4 || ip6) && l4(6),
             Prereq::Udp => (ip4 || ip6) && l4(17),
             Prereq::Sctp => (ip4 || ip6) && l4(132),
-            Prereq::Icmpv4 => ip4 && l4(1),
-            Prereq::Icmpv6 => ip6 && l4(58),
+            // Open vSwitch accepts these matches for later fragments too.
+            Prereq::Icmpv4 => ip4 && flow.nw_proto == 1,
+            Prereq::Icmpv6 => ip6 && flow.nw_proto == 58,
             Prereq::Nd => nd(135) || nd(136),
             Prereq::NdSolicit => nd(135),
             Prereq::NdAdvert => nd(136),

@@ -217,7 +217,11 @@ impl Ctx<'_, '_> {
                 self.flow.vlans[0] = Vlan { tpid: Be16::new(*tpid), tci: Be16::new(VLAN_CFI) };
             }
             _ => {
-                self.mask_received_vlans();
+                // What comes to the front is looked at from now on; the rest of the header that goes only if the
+                // packet is sent.
+                self.out.mask.0.vlans[0].tci |= Be16::new(VID_MASK | VLAN_CFI);
+                (1..count_vlans(self.input.flow)).for_each(|i| mask_vlan(&mut self.out.mask, i));
+                self.vlan_popped = true;
                 if n > 0 {
                     self.flow.vlans.copy_within(1.., 0);
                     self.flow.vlans[MAX_VLANS - 1] = Vlan::default();

@@ -269,7 +269,8 @@ fn nd(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>) -> b
 }
 
 fn icmp(flow: &Flow, base: &mut Flow, wc: &mut Mask, out: &mut Vec<DpAction>, v6: bool) -> bool {
-    if flow.tp_src == base.tp_src && flow.tp_dst == base.tp_dst {
+    let same = flow.tp_src == base.tp_src && flow.tp_dst == base.tp_dst;
+    if same || base.nw_frag & FRAG_LATER != 0 {
         return false;
     }
     // Both are written, so both are matched.

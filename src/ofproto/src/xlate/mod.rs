@@ -184,6 +184,8 @@ struct Ctx<'a, 'o> {
     exit: bool,
     /// The packet was MPLS and a pop made it something whose headers are not known.
     was_mpls: bool,
+    /// A VLAN header was taken off: what is sent is compared with what was received.
+    vlan_popped: bool,
     /// What was looked at of the labels when the first was popped: from then on places in the flow are not those
     /// in the packet.
     mpls_at_pop: Option<[flow::Be32; MAX_MPLS]>,
@@ -238,6 +240,7 @@ impl<'a, 'o> Ctx<'a, 'o> {
             in_action_set: false,
             exit: false,
             was_mpls: false,
+            vlan_popped: false,
             mpls_at_pop: None,
             freezing: false,
             frames: Vec::new(),

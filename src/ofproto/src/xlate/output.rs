@@ -84,6 +84,9 @@ impl Ctx<'_, '_> {
 
     /// Brings the datapath's packet up to date.
     pub(super) fn commit(&mut self) {
+        if self.vlan_popped {
+            self.mask_received_vlans();
+        }
         let out = &mut *self.out;
         let before = out.actions.len();
         let done =
