@@ -138,6 +138,7 @@ fn put(m: &Manager, k: &Key, actions: Vec<DpAction>) -> Result<(), String> {
             actions: actions.clone(),
             ufid: k.ufid.map(|u| datapath::Ufid(u.0)),
             seq: m.shared.world.seq(),
+            ctx: None,
         };
         dp.flow_put(pmd, put);
     }

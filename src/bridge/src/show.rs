@@ -5,7 +5,7 @@
 
 use crate::manager::Manager;
 use crate::state::{Bridge, Interface};
-use datapath::{Datapath, SharedFlow};
+use datapath::{Datapath, Provider, ProviderStats, SharedFlow};
 use flow::odp::{format_actions, format_key, FlowStats, Style};
 use flow::{DpPort, OfPort};
 use infra::command::{Command, Reply, MANY};
@@ -106,14 +106,9 @@ fn interface_line(name: &str, i: &Interface, no: OfPort) -> String {
 }
 
 /// Lookups that hit and that missed, of all threads.
-fn lookups(dp: &Datapath) -> (u64, u64, u64) {
-    let s = dp.total_stats();
-    (s.simple_hits + s.emc_hits + s.smc_hits + s.megaflow_hits, s.miss_ok, s.miss_failed)
-}
-
 fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
     let Some(dp) = &m.datapath else { return Ok(String::new()) };
-    let (hit, missed, _) = lookups(dp);
+    let ProviderStats { hit, missed, .. } = dp.stats();
     let mut out = format!("{}: hit:{hit} missed:{missed}\n", dp.full_name());
     for (name, b) in &m.bridges {
         put!(out, "  {name}:\n");
@@ -168,12 +163,9 @@ fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
         }
     }
     let Some(dp) = &m.datapath else { return Ok(String::new()) };
-    let (hit, missed, lost) = lookups(dp);
-    let mut out = format!(
-        "{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {}\n",
-        dp.full_name(),
-        dp.flow_count()
-    );
+    let ProviderStats { hit, missed, lost, flows } = dp.stats();
+    let mut out =
+        format!("{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {flows}\n", dp.full_name(),);
     for p in dp.ports() {
         let n = p.netdev.as_ref();
         match n.dpif_type() {

@@ -81,7 +81,7 @@ pub struct MissResult {
 }
 
 /// A megaflow that somebody asks for.
-#[derive(Clone, Debug)]
+#[derive(Default)]
 pub struct FlowPut {
     /// Key; `in_port` is a [`DpPort`] number.
     pub flow: Flow,
@@ -93,6 +93,8 @@ pub struct FlowPut {
     pub ufid: Option<Ufid>,
     /// Version of configuration and tables that it counts as translated with.
     pub seq: u64,
+    /// Translation cache for the revalidator.
+    pub ctx: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl MissResult {

@@ -8,6 +8,7 @@ use crate::api::{
 };
 use crate::control::{Control, Route};
 use crate::drops::Drop;
+use crate::provider::{DpOp, OpError, Provider, ProviderStats};
 use crate::shared::SharedFlow;
 use crate::stats::PmdStats;
 use crate::thread::{Cmd, Execute, Worker};
@@ -266,6 +267,83 @@ impl Datapath {
     /// received. Not to be called from an upcall.
     pub fn step(&self) -> usize {
         self.common.workers.lock().iter_mut().map(|w| w.iterate()).sum()
+    }
+}
+
+impl Provider for Datapath {
+    fn kind(&self) -> &str {
+        Datapath::kind(self)
+    }
+
+    fn name(&self) -> &str {
+        Datapath::name(self)
+    }
+
+    fn stats(&self) -> ProviderStats {
+        let s = self.total_stats();
+        ProviderStats {
+            hit: s.simple_hits + s.emc_hits + s.smc_hits + s.megaflow_hits,
+            missed: s.miss_ok,
+            lost: s.miss_failed,
+            flows: self.flow_count() as u64,
+        }
+    }
+
+    fn ports(&self) -> Vec<PortInfo> {
+        Datapath::ports(self)
+    }
+
+    fn add_port(&self, netdev: Arc<dyn Netdev>, wanted: Option<DpPort>) -> Result<DpPort, DpError> {
+        self.add_port_stopped(netdev, wanted)
+    }
+
+    fn start_port(&self, no: DpPort) -> Result<(), DpError> {
+        Datapath::start_port(self, no)
+    }
+
+    fn del_port(&self, no: DpPort) {
+        Datapath::del_port(self, no);
+    }
+
+    fn port_changed(&self, no: DpPort) -> Result<(), DpError> {
+        Datapath::port_changed(self, no)
+    }
+
+    fn operate(&self, ops: Vec<DpOp>) -> Vec<Result<(), OpError>> {
+        let one = |op| {
+            let (to, cmd) = match op {
+                DpOp::Put { pmd, put } => (pmd, Cmd::FlowPut(put)),
+                DpOp::Execute { packet, flow, actions } => {
+                    (PmdId::NON_PMD, Cmd::Execute(Box::new(Execute { packet, flow: *flow, actions })))
+                }
+            };
+            self.common.send(to, cmd).then_some(()).ok_or(OpError::Gone)
+        };
+        ops.into_iter().map(one).collect()
+    }
+
+    fn flow_delete(&self, flow: &Arc<SharedFlow>) {
+        Datapath::flow_delete(self, flow);
+    }
+
+    fn flow_set_actions(&self, flow: &Arc<SharedFlow>, actions: Arc<[DpAction]>) {
+        Datapath::flow_set_actions(self, flow, actions);
+    }
+
+    fn drain_events(&self, max: usize, f: &mut dyn FnMut(FlowEvent)) -> usize {
+        Datapath::drain_events(self, max, f)
+    }
+
+    fn drain_userspace(&self, max: usize, f: &mut dyn FnMut(UserspacePacket)) -> usize {
+        Datapath::drain_userspace(self, max, f)
+    }
+
+    fn userspace_prepare_sleep(&self) -> bool {
+        Datapath::userspace_prepare_sleep(self)
+    }
+
+    fn userspace_waker(&self) -> Option<Waker> {
+        Some(Datapath::userspace_waker(self))
     }
 }
 

@@ -455,6 +455,7 @@ impl Engine {
             install: true,
             seq: put.seq,
             ufid: put.ufid,
+            ctx: put.ctx,
             ..MissResult::default()
         };
         self.install(&Miniflow::from_flow(&put.flow), slot, &mut answer);

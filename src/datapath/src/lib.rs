@@ -20,6 +20,7 @@ mod exec;
 mod flows;
 mod hash;
 mod prefetch;
+pub mod provider;
 mod pruner;
 mod rewrite;
 mod sched;
@@ -39,5 +40,6 @@ pub use api::{
 };
 pub use dp::Datapath;
 pub use drops::Drop;
+pub use provider::{DpOp, FlowDump, OpError, Provider, ProviderStats, QueuedUpcall, UpcallKind, UpcallQueue};
 pub use shared::{Compact, FlowStats, NewFlow, SharedFlow, Ufid};
 pub use stats::PmdStats;

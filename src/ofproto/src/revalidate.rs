@@ -9,7 +9,7 @@
 use crate::snapshot::World;
 use crate::upcall::{cache_of, translate_flow, Purpose, Upcalls};
 use crate::xlate::{CreditStats, XlateCache, XlateOut};
-use datapath::{Datapath, FlowEvent, FlowStats, SharedFlow};
+use datapath::{FlowEvent, FlowStats, Provider, SharedFlow};
 use flow::{DpAction, Mask, PKT_WORDS};
 use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex};
@@ -34,33 +34,6 @@ const QUIET_SLICE_MS: u64 = 100;
 const CROWDED_IDLE_MS: u64 = 100;
 /// Most events taken at once, so that a flood of new flows does not keep a sweep from starting.
 const MAX_EVENTS: usize = 1 << 20;
-
-/// What the revalidator needs of a datapath.
-pub trait FlowSource: Send + Sync {
-    /// Takes events, at most `max`.
-    fn drain_events(&self, max: usize, f: &mut dyn FnMut(FlowEvent)) -> usize;
-    /// Asks for the removal of a flow.
-    fn flow_delete(&self, flow: &Arc<SharedFlow>);
-    /// Changes the actions of a flow.
-    fn flow_set_actions(&self, flow: &Arc<SharedFlow>, actions: Arc<[DpAction]>);
-    /// Name, for listings.
-    fn name(&self) -> String;
-}
-
-impl FlowSource for Datapath {
-    fn drain_events(&self, max: usize, f: &mut dyn FnMut(FlowEvent)) -> usize {
-        Datapath::drain_events(self, max, f)
-    }
-    fn flow_delete(&self, flow: &Arc<SharedFlow>) {
-        Datapath::flow_delete(self, flow);
-    }
-    fn flow_set_actions(&self, flow: &Arc<SharedFlow>, actions: Arc<[DpAction]>) {
-        Datapath::flow_set_actions(self, flow, actions);
-    }
-    fn name(&self) -> String {
-        Datapath::name(self).to_owned()
-    }
-}
 
 /// Settings from the database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,7 +121,7 @@ enum Verdict {
 pub struct Revalidator {
     world: Arc<World>,
     upcalls: Arc<Upcalls>,
-    dp: Arc<dyn FlowSource>,
+    dp: Arc<dyn Provider>,
     config: Mutex<RevalidateConfig>,
     table: Mutex<FlowTable>,
     /// One sweep at a time.
@@ -166,7 +139,7 @@ pub struct Revalidator {
 
 impl Revalidator {
     /// A revalidator for the flows of `dp`.
-    pub fn new(world: Arc<World>, upcalls: Arc<Upcalls>, dp: Arc<dyn FlowSource>) -> Revalidator {
+    pub fn new(world: Arc<World>, upcalls: Arc<Upcalls>, dp: Arc<dyn Provider>) -> Revalidator {
         Revalidator {
             world,
             upcalls,

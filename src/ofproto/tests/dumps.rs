@@ -6,16 +6,15 @@
 //! Left out are the cases in which Open vSwitch's megaflow covers packets that would get other actions, where ours is
 //! narrower: NORMAL with priority tags, `symmetric_l3l4` without IP, label stacks that do not end.
 
+#[path = "common/world.rs"]
+mod world;
+
 use datapath::{Miss, MissResult, PmdId, Upcall};
 use flow::extract::{extract_flow, PktMetadata};
 use flow::odp::{format_actions, format_key, Style};
-use flow::{DpPort, Field, Match, OfPort, SubField};
+use flow::{Field, Match, OfPort, SubField};
 use infra::Published;
-use ofproto::snapshot::{flood_order, PortConfig, PriorityTags, VlanMode};
-use ofproto::{
-    BridgeId, BridgeView, BundleId, BundleView, CompactMatch, MacLearning, PortView, Rule, RuleFlags,
-    RuleStats, Snapshot, Tables, Upcalls, World,
-};
+use ofproto::{MacLearning, Snapshot, Tables, Upcalls, World};
 use openflow::Action;
 use packet::Packet;
 use std::sync::Arc;
@@ -139,58 +138,11 @@ fn world(set_name: &str) -> Arc<World> {
     for (priority, matching, actions) in rules(set_name) {
         let mut m = Match::any();
         matching.iter().for_each(|&(f, v, mask)| m.set_masked(f, v, mask & f.all_ones()));
-        let rule = Rule {
-            table_id: 0,
-            priority,
-            cookie: 0,
-            matching: CompactMatch::new(&m),
-            actions: actions.into(),
-            flags: RuleFlags::default(),
-            idle_timeout: 0,
-            hard_timeout: 0,
-            importance: 0,
-            created_ms: 0,
-            modified_ms: 0,
-            stats: Arc::new(RuleStats::default()),
-        };
-        tables.table_mut(0).classifier.insert(Arc::new(rule));
+        tables.table_mut(0).classifier.insert(world::rule(priority, &m, actions));
     }
-    let numbers: [u16; 5] = [65534, 1, 2, 3, 4];
-    let port = |n: u16| PortView {
-        ofport: OfPort(n),
-        dp_port: Some(DpPort(if n == 65534 { 100 } else { n.into() })),
-        name: "p".into(),
-        peer: None,
-        is_patch: false,
-        config: PortConfig(0),
-        link_up: true,
-        bundle: Some(BundleId(n.into())),
-        stats: Arc::default(),
-    };
-    let bundle = |n: u16| BundleView {
-        id: BundleId(n.into()),
-        name: "p".into(),
-        ports: vec![OfPort(n)],
-        vlan_mode: VlanMode::Trunk,
-        vlan: None,
-        trunks: None,
-        priority_tags: PriorityTags::Never,
-        protected: false,
-    };
     let world = World::new();
-    world.publish(Snapshot::new([Arc::new(BridgeView {
-        id: BridgeId(1),
-        name: "br0".into(),
-        tables: Published::new(tables),
-        macs: Arc::new(MacLearning::new()),
-        ports: numbers.iter().map(|&n| (n, Arc::new(port(n)))).collect(),
-        bundles: numbers.iter().map(|&n| (BundleId(n.into()), Arc::new(bundle(n)))).collect(),
-        port_order: flood_order(&numbers.map(OfPort)),
-        bundle_order: numbers.iter().map(|&n| BundleId(n.into())).collect(),
-        forward_bpdu: false,
-        packet_in_on_miss: false,
-        frags: ofproto::snapshot::Fragments::Normal,
-    })]));
+    let macs = Arc::new(MacLearning::new());
+    world.publish(Snapshot::new([world::bridge(Published::new(tables), macs, &[65534, 1, 2, 3, 4])]));
     Arc::new(world)
 }
 

@@ -1,15 +1,14 @@
 //! How many misses a core translates a second. Run by hand:
 //! `cargo test --release -p ofproto --test miss_rate -- --ignored --nocapture`.
 
+#[path = "common/world.rs"]
+mod world;
+
 use datapath::{Miss, MissResult, PmdId, Upcall};
 use flow::extract::{extract_flow, PktMetadata};
-use flow::{DpPort, Field, Match, OfPort, SubField};
+use flow::{Field, Match, OfPort, SubField};
 use infra::Published;
-use ofproto::snapshot::PortConfig;
-use ofproto::{
-    BridgeId, BridgeView, CompactMatch, MacLearning, PortView, Rule, RuleFlags, RuleStats, Snapshot, Tables,
-    Upcalls, World,
-};
+use ofproto::{MacLearning, Snapshot, Tables, Upcalls, World};
 use openflow::Action;
 use packet::Packet;
 use std::sync::Arc;
@@ -17,50 +16,10 @@ use std::time::Instant;
 
 fn world(actions: Vec<Action>) -> Arc<World> {
     let mut tables = Tables::default();
-    let rule = Rule {
-        table_id: 0,
-        priority: 32768,
-        cookie: 0,
-        matching: CompactMatch::new(&Match::any()),
-        actions: actions.into(),
-        flags: RuleFlags::default(),
-        idle_timeout: 0,
-        hard_timeout: 0,
-        importance: 0,
-        created_ms: 0,
-        modified_ms: 0,
-        stats: Arc::new(RuleStats::default()),
-    };
-    tables.table_mut(0).classifier.insert(Arc::new(rule));
-    let port = |n: u16| {
-        let view = PortView {
-            ofport: OfPort(n),
-            dp_port: Some(DpPort(n.into())),
-            name: "p".into(),
-            peer: None,
-            is_patch: false,
-            config: PortConfig(0),
-            link_up: true,
-            bundle: None,
-            stats: Arc::default(),
-        };
-        (n, Arc::new(view))
-    };
-    let bridge = BridgeView {
-        id: BridgeId(1),
-        name: "br0".into(),
-        tables: Published::new(tables),
-        macs: Arc::new(MacLearning::new()),
-        ports: [port(1), port(2)].into_iter().collect(),
-        bundles: Default::default(),
-        port_order: vec![],
-        bundle_order: vec![],
-        forward_bpdu: false,
-        packet_in_on_miss: false,
-        frags: ofproto::snapshot::Fragments::Normal,
-    };
+    tables.table_mut(0).classifier.insert(world::rule(32768, &Match::any(), actions));
     let w = World::new();
-    w.publish(Snapshot::new([Arc::new(bridge)]));
+    let macs = Arc::new(MacLearning::new());
+    w.publish(Snapshot::new([world::bridge(Published::new(tables), macs, &[1, 2])]));
     Arc::new(w)
 }
 

@@ -1,52 +1,24 @@
 //! The life of megaflows under a revalidator whose clock and datapath the test holds.
 
+#[path = "common/fake.rs"]
+mod fake;
+#[path = "common/world.rs"]
+mod world;
+
 use datapath::shared::{Compact, NewFlow};
 use datapath::{FlowEvent, Miss, MissResult, PmdId, SharedFlow, Upcall};
+use fake::FakeDatapath;
 use flow::extract::{extract_flow, PktMetadata};
 use flow::odp::{format_actions, Style};
-use flow::{DpAction, DpPort, Field, Match, OfPort};
+use flow::{DpAction, Field, Match, OfPort};
 use infra::Published;
 use ofproto::mac_learning::MacKey;
-use ofproto::revalidate::{FlowSource, RevalidateConfig, Revalidator, SweepReport};
-use ofproto::snapshot::{PortConfig, PriorityTags, VlanMode};
-use ofproto::{
-    BridgeId, BridgeView, BundleId, BundleView, CompactMatch, MacLearning, PortView, Rule, RuleFlags,
-    RuleStats, Snapshot, Tables, Upcalls, World,
-};
+use ofproto::revalidate::{RevalidateConfig, Revalidator, SweepReport};
+use ofproto::{BundleId, MacLearning, Rule, Snapshot, Tables, Upcalls, World};
 use openflow::Action;
 use packet::Packet;
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-
-/// Installs, changes and removes flows at once, and keeps their actions.
-#[derive(Default)]
-struct FakeDatapath {
-    events: Mutex<Vec<FlowEvent>>,
-    actions: Mutex<Vec<(usize, Arc<[DpAction]>)>>,
-}
-
-impl FlowSource for FakeDatapath {
-    fn drain_events(&self, max: usize, f: &mut dyn FnMut(FlowEvent)) -> usize {
-        let events: Vec<FlowEvent> = {
-            let mut e = self.events.lock();
-            let n = e.len().min(max);
-            e.drain(..n).collect()
-        };
-        let n = events.len();
-        events.into_iter().for_each(f);
-        n
-    }
-    fn flow_delete(&self, flow: &Arc<SharedFlow>) {
-        self.events.lock().push(FlowEvent::Deleted(flow.clone()));
-    }
-    fn flow_set_actions(&self, flow: &Arc<SharedFlow>, actions: Arc<[DpAction]>) {
-        self.actions.lock().push((Arc::as_ptr(flow) as usize, actions));
-    }
-    fn name(&self) -> String {
-        "ovs-netdev".into()
-    }
-}
 
 struct Bench {
     world: Arc<World>,
@@ -61,20 +33,7 @@ struct Bench {
 fn rule(matching: &[(Field, u128)], actions: Vec<Action>) -> Arc<Rule> {
     let mut m = Match::any();
     matching.iter().for_each(|&(f, v)| m.set(f, v));
-    Arc::new(Rule {
-        table_id: 0,
-        priority: 1 + matching.len() as i32,
-        cookie: 0,
-        matching: CompactMatch::new(&m),
-        actions: actions.into(),
-        flags: RuleFlags::default(),
-        idle_timeout: 0,
-        hard_timeout: 0,
-        importance: 0,
-        created_ms: 0,
-        modified_ms: 0,
-        stats: Arc::new(RuleStats::default()),
-    })
+    world::rule(1 + matching.len() as i32, &m, actions)
 }
 
 fn out(port: u16) -> Vec<Action> {
@@ -88,40 +47,7 @@ impl Bench {
         let world = Arc::new(World::new());
         let tables = Published::new(Tables::default());
         let macs = Arc::new(MacLearning::new());
-        let port = |n: u16| PortView {
-            ofport: OfPort(n),
-            dp_port: Some(DpPort(n.into())),
-            name: "p".into(),
-            peer: None,
-            is_patch: false,
-            config: PortConfig(0),
-            link_up: true,
-            bundle: Some(BundleId(n.into())),
-            stats: Arc::default(),
-        };
-        let bundle = |n: u16| BundleView {
-            id: BundleId(n.into()),
-            name: "p".into(),
-            ports: vec![OfPort(n)],
-            vlan_mode: VlanMode::Trunk,
-            vlan: None,
-            trunks: None,
-            priority_tags: PriorityTags::Never,
-            protected: false,
-        };
-        world.publish(Snapshot::new([Arc::new(BridgeView {
-            id: BridgeId(1),
-            name: "br0".into(),
-            tables: tables.clone(),
-            macs: macs.clone(),
-            ports: (1..=3).map(|n| (n, Arc::new(port(n)))).collect(),
-            bundles: (1..=3).map(|n| (BundleId(n.into()), Arc::new(bundle(n)))).collect(),
-            port_order: (1..=3).map(OfPort).collect(),
-            bundle_order: (1..=3).map(BundleId).collect(),
-            forward_bpdu: false,
-            packet_in_on_miss: false,
-            frags: ofproto::snapshot::Fragments::Normal,
-        })]));
+        world.publish(Snapshot::new([world::bridge(tables.clone(), macs.clone(), &[1, 2, 3])]));
         let upcalls = Arc::new(Upcalls::new(world.clone()));
         let dp = Arc::new(FakeDatapath::default());
         let rev = Revalidator::new(world.clone(), upcalls.clone(), dp.clone());
