@@ -608,6 +608,7 @@ fn dp_config(other: &BTreeMap<String, String>) -> DpConfig {
             default
         }
     };
+    let defaults = DpConfig::default();
     let mask = other.get("pmd-cpu-mask").filter(|m| !m.is_empty());
     let pmd_cores = mask.and_then(|m| match infra::cpu::parse_mask(m) {
         Ok(cores) if !cores.is_empty() => Some(cores),
@@ -625,6 +626,24 @@ fn dp_config(other: &BTreeMap<String, String>) -> DpConfig {
         pmd_cores,
         emc_insert_inv_prob: number("emc-insert-inv-prob", 100),
         tx_flush_interval_us: number("tx-flush-interval", 0).min(1_000_000),
-        ..DpConfig::default()
+        upcall_share: upcall_share(other, defaults.upcall_share),
+        flow_self_check: number("flow-self-check", 0),
+        ..defaults
+    }
+}
+
+/// `pmd-upcall-share`, per cent.
+fn upcall_share(other: &BTreeMap<String, String>, default: u32) -> u32 {
+    let Some(text) = other.get("pmd-upcall-share") else { return default };
+    match text.parse() {
+        Ok(n @ 1..=100) => n,
+        _ => {
+            infra::vlog!(
+                LOG,
+                Warn,
+                "ignoring other_config:pmd-upcall-share={text}, which is not a percentage from 1 to 100"
+            );
+            default
+        }
     }
 }

@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// All commands of this crate.
-pub const COMMANDS: [Command<Manager>; 22] = [
+pub const COMMANDS: [Command<Manager>; 23] = [
     Command::new("dpctl/dump-dps", "", 0, 0, dump_dps),
     Command::new("dpctl/show", "[-s] [dp...]", 0, MANY, dpctl_show),
     Command::new("dpif-netdev/dpif-impl-get", "", 0, 0, dpif_impl_get),
@@ -31,6 +31,7 @@ pub const COMMANDS: [Command<Manager>; 22] = [
     Command::new("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0, 5, pmd_rxq_show),
     Command::new("dpif-netdev/pmd-stats-clear", "[-pmd core] [dp]", 0, 3, pmd_stats_clear),
     Command::new("dpif-netdev/pmd-stats-show", "[-pmd core] [dp]", 0, 3, pmd_stats_show),
+    Command::new("dpif-netdev/pmd-upcall-show", "[-pmd core] [dp]", 0, 3, pmd_upcall_show),
     Command::new("dpif/dump-dps", "", 0, 0, dpif_dump_dps),
     Command::new("dpif/dump-flows", "[-m] [--names | --no-names] bridge", 1, MANY, dpif_dump_flows),
     Command::new("dpif/show", "", 0, 0, dpif_show),
@@ -295,6 +296,10 @@ fn miniflow_parser_get(m: &mut Manager, _: &[&str]) -> Reply {
 
 fn pmd_rxq_show(m: &mut Manager, args: &[&str]) -> Reply {
     datapath::show::pmd_rxqs(m.dp()?, args)
+}
+
+fn pmd_upcall_show(m: &mut Manager, args: &[&str]) -> Reply {
+    datapath::show::pmd_upcalls(m.dp()?, args)
 }
 
 // -------------------------------------------------------------------------------------------- fdb

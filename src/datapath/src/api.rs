@@ -47,6 +47,13 @@ pub trait Upcall: Send + Sync {
     /// Decides about `req.packet`, and counts it: the megaflow's own counters begin with the next packet. `out`
     /// arrives empty (reset) and is reused between misses.
     fn miss(&self, req: &Miss<'_>, out: &mut MissResult);
+
+    /// Translates a packet afresh that hit `flow`, whose actions here are `actions`, without side effects: false when
+    /// the megaflow would do something else with it, or looks at less than it should. A megaflow that is about to be
+    /// revalidated anyway is no matter. Called for one hit in `flow-self-check`.
+    fn is_sound(&self, _req: &Miss<'_>, _flow: &SharedFlow, _actions: &[DpAction]) -> bool {
+        true
+    }
 }
 
 /// A packet without a megaflow.
@@ -116,6 +123,21 @@ pub enum FlowEvent {
     New(Arc<SharedFlow>),
     /// The megaflow is gone from its PMD; its counters are final.
     Deleted(Arc<SharedFlow>),
+    /// A hit on the megaflow and a fresh translation of the packet do not agree. Look again when what was being
+    /// changed at that moment has settled, and delete the megaflow if they still do not.
+    Suspect(Box<Suspect>),
+}
+
+/// A megaflow that the self-check holds to be wrong.
+pub struct Suspect {
+    /// The megaflow.
+    pub flow: Arc<SharedFlow>,
+    /// The packet that hit it.
+    pub frame: Box<[u8]>,
+    /// The packet's flow; `in_port` is the [`DpPort`] number.
+    pub key: Flow,
+    /// Monotonic milliseconds of the check.
+    pub now_ms: u64,
 }
 
 /// A packet for user space: slow-path protocols and controllers.
@@ -141,11 +163,23 @@ pub struct DpConfig {
     pub tx_flush_interval_us: u32,
     /// VLAN headers that are parsed (`vlan-limit`; 0 means as many as a flow holds).
     pub vlan_limit: u8,
+    /// Per cent of a thread's time for the misses of queues that keep others waiting (`pmd-upcall-share`); 100: no
+    /// bound.
+    pub upcall_share: u32,
+    /// One in so many hits is translated afresh and compared (`flow-self-check`); 0: none.
+    pub flow_self_check: u32,
 }
 
 impl Default for DpConfig {
     fn default() -> Self {
-        DpConfig { pmd_cores: None, emc_insert_inv_prob: 100, tx_flush_interval_us: 0, vlan_limit: 1 }
+        DpConfig {
+            pmd_cores: None,
+            emc_insert_inv_prob: 100,
+            tx_flush_interval_us: 0,
+            vlan_limit: 1,
+            upcall_share: crate::fairness::DEFAULT_SHARE,
+            flow_self_check: 0,
+        }
     }
 }
 
@@ -173,6 +207,14 @@ pub struct RxqInfo {
     pub enabled: bool,
     /// Cycles spent on it over the last minute.
     pub cycles: u64,
+    /// Its misses that were translated, since its thread has it.
+    pub upcalls: u64,
+    /// Cycles charged for those.
+    pub upcall_cycles: u64,
+    /// Polls that were put off because its misses kept other queues waiting.
+    pub waits: u64,
+    /// Its misses that were dropped for that reason.
+    pub refused: u64,
 }
 
 /// A thread and its receive queues.

@@ -7,6 +7,7 @@
 use crate::api::{DpConfig, DpError, PmdId, PmdRxqs, PortInfo, RxqInfo};
 use crate::dp::Common;
 use crate::engine::{Engine, Outlets};
+use crate::fairness::{Account, UpcallCounters};
 use crate::sched;
 use crate::stats::{Intervals, PmdStats, SharedStats, INTERVALS, INTERVAL_MS};
 use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
@@ -55,6 +56,7 @@ struct RxqEntry {
     pmd: PmdId,
     queue: usize,
     history: Arc<Intervals>,
+    upcalls: Arc<UpcallCounters>,
 }
 
 struct Port {
@@ -213,6 +215,8 @@ impl Control {
             emc_insert_inv_prob: c.emc_insert_inv_prob,
             tx_flush_interval_us: c.tx_flush_interval_us,
             vlan_limit: c.vlan_limit,
+            upcall_share: c.upcall_share,
+            flow_self_check: c.flow_self_check,
         };
         self.common.send(id, cmd);
     }
@@ -446,10 +450,12 @@ impl Control {
             let pmd = if netdev.is_pmd() { self.least_loaded(netdev.numa()) } else { PmdId::NON_PMD };
             let queue = netdev.rx_queue(q)?;
             let history = Arc::new(Intervals::default());
+            let upcalls = Arc::new(UpcallCounters::default());
+            let account = Account::new(Arc::clone(&upcalls));
             if let Some(p) = self.ports.get_mut(&no.0) {
-                p.rxqs.push(RxqEntry { pmd, queue: q, history: Arc::clone(&history) });
+                p.rxqs.push(RxqEntry { pmd, queue: q, history: Arc::clone(&history), upcalls });
             }
-            self.common.send(pmd, Cmd::AddRx(Box::new(Rxq { port: no, queue, history, cycles: 0 })));
+            self.common.send(pmd, Cmd::AddRx(Box::new(Rxq { port: no, queue, history, cycles: 0, account })));
         }
         Ok(())
     }
@@ -507,6 +513,10 @@ impl Control {
                     queue: q.queue,
                     enabled: true,
                     cycles: q.history.sum(),
+                    upcalls: q.upcalls.upcalls.load(Ordering::Relaxed),
+                    upcall_cycles: q.upcalls.cycles.load(Ordering::Relaxed),
+                    waits: q.upcalls.waits.load(Ordering::Relaxed),
+                    refused: q.upcalls.refused.load(Ordering::Relaxed),
                 }));
             }
             rxqs.sort_by(|a, b| (&a.port, a.queue).cmp(&(&b.port, b.queue)));

@@ -18,6 +18,9 @@ struct Table {
     rules: Mutex<HashMap<(u32, u32), Rule>>,
     misses: AtomicUsize,
     keep: std::sync::atomic::AtomicBool,
+    /// What [`Upcall::is_sound`] says.
+    unsound: std::sync::atomic::AtomicBool,
+    checks: Mutex<Vec<(u128, Flow, usize)>>,
 }
 
 impl Table {
@@ -39,6 +42,12 @@ impl Upcall for Table {
             None => out.failed = true,
         }
     }
+
+    fn is_sound(&self, req: &Miss<'_>, flow: &SharedFlow, actions: &[DpAction]) -> bool {
+        assert_eq!(&*flow.actions(), actions);
+        self.checks.lock().push((flow.ufid.0, *req.flow, req.packet.frame_len()));
+        !self.unsound.load(Ordering::Relaxed)
+    }
 }
 
 struct Rig {
@@ -46,9 +55,14 @@ struct Rig {
     table: Arc<Table>,
     ports: Vec<Arc<MemPort>>,
     now: Arc<AtomicU64>,
+    suspects: Mutex<Vec<crate::Suspect>>,
 }
 
 fn rig_with(ports: Vec<Arc<MemPort>>) -> Rig {
+    rig_of(ports, false)
+}
+
+fn rig_of(ports: Vec<Arc<MemPort>>, lazy_clock: bool) -> Rig {
     let table = Arc::new(Table::default());
     let now = Arc::new(AtomicU64::new(1_000));
     let clock = Arc::clone(&now);
@@ -56,7 +70,7 @@ fn rig_with(ports: Vec<Arc<MemPort>>) -> Rig {
         clock: Arc::new(move || clock.load(Ordering::Relaxed)),
         thread_start: None,
         threads: false,
-        lazy_clock: false,
+        lazy_clock,
         topology: Topology::from_cores((0..4).map(|c| (CoreId(c), NumaId(c / 2))).collect()),
         seed: 1,
     };
@@ -64,7 +78,7 @@ fn rig_with(ports: Vec<Arc<MemPort>>) -> Rig {
     for (i, p) in ports.iter().enumerate() {
         assert_eq!(dp.add_port(Arc::clone(p) as Arc<dyn Netdev>, None).unwrap(), DpPort(i as u32 + 1));
     }
-    Rig { dp, table, ports, now }
+    Rig { dp, table, ports, now, suspects: Mutex::default() }
 }
 
 fn rig(n: usize) -> Rig {
@@ -91,6 +105,7 @@ impl Rig {
         self.dp.drain_events(usize::MAX, &mut |e| match e {
             FlowEvent::New(f) => new.push(f),
             FlowEvent::Deleted(f) => gone.push(f),
+            FlowEvent::Suspect(s) => self.suspects.lock().push(*s),
         });
         (new, gone)
     }
@@ -503,4 +518,117 @@ proptest! {
         prop_assert_eq!(s.received, frames.len() as u64);
         prop_assert_eq!(s.sent, r.ports.iter().map(|p| p.tx_pending() as u64).sum::<u64>());
     }
+}
+
+#[test]
+fn a_flood_of_misses_leaves_time_for_others() {
+    let r = rig_of((1..=3).map(|i| MemPort::new(&format!("p{i}"))).collect(), true);
+    let core = Some([CoreId(0)].into());
+    r.dp.set_config(DpConfig { pmd_cores: core, ..DpConfig::default() }).unwrap();
+    let mut exact = in_port_mask();
+    exact.0.tp_src = Be16::MAX;
+    r.table.set(1, 0, &[out(3)], exact);
+    r.table.set(2, 0, &[out(3)], in_port_mask());
+    let (mut flood, mut steady, mut sent, mut received) = (0u32, 0u64, 0, 0);
+    for _ in 0..3_000 {
+        // Both always have a full burst waiting.
+        if sent == received {
+            (flood..flood + 32).for_each(|i| r.ports[0].push(0, &testpkt::udp4(i, 60)));
+            flood += 32;
+            sent += 32;
+        }
+        (0..32).for_each(|_| r.ports[1].push(0, &testpkt::udp4(1, 60)));
+        steady += 32;
+        received += r.dp.step() as u64 - 32;
+        r.ports[2].take();
+        r.events();
+    }
+    assert!(received * 3 < steady, "{received} packets of the flood beside {steady}");
+    assert!(received > 64, "new flows are still set up");
+    let pmds = r.dp.pmd_rxqs();
+    assert_eq!(pmds.len(), 1);
+    let (a, b) = (&pmds[0].rxqs[0], &pmds[0].rxqs[1]);
+    assert_eq!(a.upcalls, received);
+    assert!(a.waits > 0 && a.refused == 0, "{a:?}");
+    assert!(a.upcall_cycles > a.upcalls * 100, "{a:?}");
+    assert_eq!(
+        (b.upcalls, b.waits, b.refused),
+        (32, 0, 0),
+        "one burst, one translation, 32 packets of a new flow"
+    );
+    let show = crate::show::pmd_upcalls(&r.dp, &[]).unwrap();
+    assert!(show.starts_with("pmd thread numa_id 0 core_id 0:\n  upcall share: 8 %\n  port: p1 "), "{show}");
+    r.assert_accounted();
+}
+
+#[test]
+fn misses_beyond_the_share_are_dropped_and_counted() {
+    let r = rig_of((1..=3).map(|i| MemPort::new(&format!("p{i}"))).collect(), true);
+    let core = Some([CoreId(0)].into());
+    r.dp.set_config(DpConfig { pmd_cores: core, upcall_share: 1, ..DpConfig::default() }).unwrap();
+    let mut exact = in_port_mask();
+    exact.0.tp_src = Be16::MAX;
+    r.table.set(1, 0, &[out(3)], exact);
+    r.table.set(2, 0, &[out(3)], in_port_mask());
+    let mut flow = 1;
+    for _ in 0..2_000 {
+        for i in 0..32 {
+            flow += u32::from(i < 4);
+            r.ports[0].push(0, &testpkt::udp4(if i < 4 { flow } else { 1 }, 60));
+            r.ports[1].push(0, &testpkt::udp4(1, 60));
+        }
+        r.dp.step();
+        r.ports[2].take();
+        r.events();
+    }
+    let refused = r.dp.dropped(Drop::UpcallShare);
+    let q = r.dp.pmd_rxqs()[0].rxqs[0].clone();
+    assert!(refused > 1_000 && q.upcalls > 0, "{refused} refused, {q:?}");
+    assert_eq!(q.refused, refused);
+    assert_eq!(r.stat(|s| s.miss_failed), refused);
+    assert_eq!(r.stat(|s| s.received), 128_000, "the established flow went on");
+    r.assert_accounted();
+}
+
+#[test]
+fn one_hit_in_so_many_is_checked() {
+    let r = rig(2);
+    let set = |n| r.dp.set_config(DpConfig { flow_self_check: n, ..DpConfig::default() }).unwrap();
+    r.table.set(1, 0, &[out(2)], in_port_mask());
+    let frame = testpkt::udp4(1, 60);
+    let push = |n| {
+        (0..n).for_each(|_| r.ports[0].push(0, &frame));
+        while r.dp.step() > 0 {}
+    };
+    push(100);
+    assert!(r.table.checks.lock().is_empty(), "off by default");
+    set(10);
+    push(1_000);
+    assert_eq!(r.table.checks.lock().len(), 100);
+    set(1);
+    push(33);
+    let checks = std::mem::take(&mut *r.table.checks.lock());
+    assert_eq!(checks.len(), 133);
+    let (ufid, flow, len) = checks[132];
+    let (new, _) = r.events();
+    assert_eq!((ufid, flow.tp_src.get(), flow.in_port, len), (new[0].ufid.0, 1025, 1, 60));
+    assert!(r.suspects.lock().is_empty());
+    // A wrong one is reported once, until the suspicion is found to be unfounded.
+    r.table.unsound.store(true, Ordering::Relaxed);
+    push(40);
+    r.events();
+    let suspects = std::mem::take(&mut *r.suspects.lock());
+    assert_eq!(suspects.len(), 1);
+    assert_eq!((&*suspects[0].frame, suspects[0].key.tp_src.get()), (&frame[..], 1025));
+    assert!(Arc::ptr_eq(&suspects[0].flow, &new[0]));
+    new[0].clear_suspect();
+    push(1);
+    r.events();
+    assert_eq!(r.suspects.lock().len(), 1);
+    set(0);
+    r.table.checks.lock().clear();
+    push(100);
+    assert!(r.table.checks.lock().is_empty());
+    assert_eq!(r.ports[1].take().len(), 100 + 1_000 + 33 + 41 + 100, "checks take nothing away");
+    r.assert_accounted();
 }

@@ -42,6 +42,8 @@ drops! {
     Explicit = "drop_action_of_pipeline",
     /// Translation of a miss failed.
     Upcall = "datapath_drop_upcall_error",
+    /// A miss beyond what its receive queue may cost others.
+    UpcallShare = "datapath_drop_upcall_share",
     /// The frame is shorter than an Ethernet header or its chain cannot be read.
     BadFrame = "datapath_drop_rx_invalid_packet",
     /// Recirculated too often.

@@ -5,7 +5,7 @@
 //! Neighbours: `thread` feeds bursts and commands, `exec` runs actions that are more than one output, `emc`,
 //! `classifier` and `flows` are what it looks packets up in, `tx` is where they go.
 
-use crate::api::{FlowPut, Miss, MissResult, PmdId, Upcall, UserspacePacket};
+use crate::api::{FlowPut, Miss, MissResult, PmdId, Suspect, Upcall, UserspacePacket};
 use crate::classifier::{Classifier, FlowIdx, BURST, NO_FLOW};
 use crate::drops::Drop;
 use crate::emc::{Emc, Worth};
@@ -19,10 +19,15 @@ use crate::tx::TxPorts;
 use crate::FlowEvent;
 use flow::extract::{self, PktMetadata};
 use flow::{DpAction, Flow, Miniflow, RecircId};
+use infra::clock;
+use infra::coverage::Counter;
 use infra::ring::WakeProducer;
 use packet::{Batch, Packet};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// Hits that were translated afresh.
+pub(crate) static SELF_CHECKS: Counter = Counter::new("flow_self_check");
 
 /// Passes a packet may take through the datapath.
 pub(crate) const MAX_DEPTH: usize = 7;
@@ -212,8 +217,22 @@ pub(crate) struct Engine {
     pub(crate) vlan_limit: u8,
     scratch: Vec<Box<Scratch>>,
     answer: Option<Box<MissResult>>,
+    pub(crate) missing: Missing,
+    /// Hits are checked in so many packets; and once in so many.
+    check_in: i64,
+    check_every: u32,
     burst: u32,
     seed: u64,
+}
+
+/// Misses of the burst at hand.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Missing {
+    /// They are dropped untranslated.
+    pub(crate) refuse: bool,
+    pub(crate) packets: u32,
+    /// What their translation and installation cost.
+    pub(crate) cycles: u64,
 }
 
 impl Engine {
@@ -235,6 +254,9 @@ impl Engine {
             vlan_limit: 1,
             scratch: (0..=MAX_DEPTH).map(|_| Scratch::new()).collect(),
             answer: Some(Box::default()),
+            missing: Missing::default(),
+            check_in: i64::MAX,
+            check_every: 0,
             burst: 0,
             seed,
         }
@@ -261,6 +283,10 @@ impl Engine {
             return batch.clear();
         };
         self.resolve(batch, meta, hashes, &mut s);
+        self.check_in -= batch.len() as i64;
+        if self.check_in < 0 {
+            self.self_check(batch, meta, hashes, &mut s);
+        }
         self.dispatch(batch, hashes, &mut s);
         // Recirculation takes the next scratch.
         let n = std::mem::take(&mut s.n_groups);
@@ -398,6 +424,12 @@ impl Engine {
 
     #[cold]
     fn resolve_misses(&mut self, packets: &[Packet], mut todo: u32, slot: usize, s: &mut Scratch) {
+        self.missing.packets += todo.count_ones();
+        if self.missing.refuse {
+            self.stats.miss_failed += u64::from(todo.count_ones());
+            return bits(todo).for_each(|i| s.flow[i] = NO_FLOW);
+        }
+        let start = clock::tsc();
         let mut installed = false;
         let mut answer = self.answer.take().unwrap_or_default();
         while todo != 0 {
@@ -436,6 +468,40 @@ impl Engine {
             }
         }
         self.answer = Some(answer);
+        self.missing.cycles += clock::tsc().saturating_sub(start);
+    }
+
+    /// One in `every` hits is checked from now on; 0: none.
+    pub(crate) fn set_self_check(&mut self, every: u32) {
+        if every != self.check_every {
+            self.check_every = every;
+            self.check_in = if every == 0 { i64::MAX } else { i64::from(every) - 1 };
+        }
+    }
+
+    /// Translates hits afresh whose turn it is, and reports megaflows that seem wrong.
+    #[cold]
+    fn self_check(&mut self, batch: &Batch, meta: &Meta, hashes: Option<&[u32; BURST]>, s: &mut Scratch) {
+        let packets = batch.as_slice();
+        while self.check_in < 0 {
+            let i = usize::try_from(packets.len() as i64 + self.check_in).unwrap_or(0);
+            self.check_in = self.check_in.saturating_add(i64::from(self.check_every.max(1)));
+            let missed = s.missed >> (i % BURST) & 1 != 0;
+            let Some(packet) = packets.get(i).filter(|_| !missed) else { continue };
+            let Some(slot) = self.flows.get(s.flow[i]) else { continue };
+            let (Some(flow), Some(actions)) = (&slot.shared, &slot.actions) else { continue };
+            make_keys(packets, 1 << i, meta, hashes, s);
+            let key = s.keys[i].expand();
+            SELF_CHECKS.inc();
+            let req = Miss { packet, flow: &key, core: self.id, now_ms: self.now_ms };
+            let sound = self.upcall.is_sound(&req, flow, actions);
+            // Events that wait are no place for more: the next hit tells the same.
+            if !sound && self.out.late.is_empty() && flow.mark_suspect() {
+                let (flow, frame) = (Arc::clone(flow), packet.data().into());
+                let suspect = Suspect { flow, frame, key, now_ms: self.now_ms };
+                self.out.event(FlowEvent::Suspect(Box::new(suspect)));
+            }
+        }
     }
 
     /// Whether memory or the reader of events sets a limit.
@@ -561,6 +627,10 @@ impl Engine {
             let idx = s.flow[i];
             let h = hashes.map_or(0, |h| h[i]);
             let Some(f) = self.flows.get_mut(idx) else {
+                if self.missing.refuse {
+                    self.stats.drop_n(Drop::UpcallShare, 1);
+                    continue;
+                }
                 let at = s.once.iter().position(|(at, _)| *at == i);
                 let fate = at.map_or(Fate::Once(None), |at| Fate::Once(s.once.swap_remove(at).1));
                 s.new_group(fate, p, h);

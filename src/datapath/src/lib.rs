@@ -17,6 +17,7 @@ pub mod drops;
 mod emc;
 mod engine;
 mod exec;
+mod fairness;
 mod flows;
 mod hash;
 mod prefetch;
@@ -36,7 +37,7 @@ mod tx;
 
 pub use api::{
     Clock, DpConfig, DpError, DpOptions, FlowEvent, FlowPut, Miss, MissResult, PmdId, PmdRxqs, PortInfo,
-    RxqInfo, ThreadHook, Upcall, UserspacePacket,
+    RxqInfo, Suspect, ThreadHook, Upcall, UserspacePacket,
 };
 pub use dp::Datapath;
 pub use drops::Drop;

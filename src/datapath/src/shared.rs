@@ -129,6 +129,7 @@ pub struct SharedFlow {
     pub dump_seq: AtomicU64,
     pub(crate) slot: AtomicU64,
     dead: AtomicBool,
+    suspect: AtomicBool,
     actions: Mutex<Arc<[DpAction]>>,
     ctx: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
@@ -167,6 +168,7 @@ impl SharedFlow {
             dump_seq: AtomicU64::new(0),
             slot: AtomicU64::new(u64::MAX),
             dead: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
             actions: Mutex::new(n.actions),
             ctx: Mutex::new(n.ctx),
         }
@@ -212,6 +214,16 @@ impl SharedFlow {
     /// Marks it for removal; true for the first who does.
     pub(crate) fn mark_dead(&self) -> bool {
         !self.dead.swap(true, Ordering::AcqRel)
+    }
+
+    /// Puts it under suspicion; true for the first who does.
+    pub(crate) fn mark_suspect(&self) -> bool {
+        !self.suspect.swap(true, Ordering::Relaxed)
+    }
+
+    /// Says that a suspicion was unfounded: it may be checked again.
+    pub fn clear_suspect(&self) {
+        self.suspect.store(false, Ordering::Relaxed);
     }
 
     /// Takes the translation cache out (put it back with [`SharedFlow::set_ctx`]).

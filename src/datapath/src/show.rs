@@ -151,6 +151,33 @@ fn rxqs_of(out: &mut String, p: &PmdRxqs) {
     }
 }
 
+/// `dpif-netdev/pmd-upcall-show [-pmd core] [dp]`: what misses cost, and what was done to be fair.
+pub fn pmd_upcalls(dp: &Datapath, args: &[&str]) -> Result<String, String> {
+    let sel = parse(dp, args)?;
+    let share = dp.config().upcall_share;
+    let mut out = String::new();
+    dp.pmd_rxqs().iter().filter(|p| sel.has(p.pmd)).for_each(|p| upcalls_of(&mut out, p, share));
+    Ok(out)
+}
+
+fn upcalls_of(out: &mut String, p: &PmdRxqs, share: u32) {
+    heading(out, p.pmd, p.numa);
+    let _ = writeln!(out, "  upcall share: {share} %");
+    for q in &p.rxqs {
+        let _ = writeln!(
+            out,
+            "  port: {:<16}  queue-id: {:2}  upcalls: {}  avg. cycles per upcall: {:.0}  polls put off: {}  \
+             upcalls dropped: {}",
+            q.port,
+            q.queue,
+            q.upcalls,
+            ratio(q.upcall_cycles, q.upcalls),
+            q.waits,
+            q.refused
+        );
+    }
+}
+
 /// The cores of the PMD threads, as lists of implementations name them.
 fn cores(dp: &Datapath) -> String {
     let cores: Vec<String> = dp.pmd_rxqs().iter().map(|p| p.pmd.to_string()).collect();
@@ -298,6 +325,10 @@ mod tests {
             queue: 0,
             enabled: true,
             cycles,
+            upcalls: 12,
+            upcall_cycles: 72_000,
+            waits: 3,
+            refused: 2,
         };
         let mut p = PmdRxqs {
             pmd: PmdId(1),
@@ -323,6 +354,30 @@ mod tests {
         rxqs_of(&mut out, &p);
         assert!(out.contains("(enabled)   pmd usage: 14 %\n"), "{out}");
         assert!(out.ends_with("pmd usage:  0 %\n  overhead:  1 %\n"), "{out}");
+    }
+
+    #[test]
+    fn upcalls_of_a_pmd() {
+        let q = RxqInfo {
+            port: "p0".into(),
+            no: DpPort(1),
+            queue: 0,
+            enabled: true,
+            cycles: 1,
+            upcalls: 12,
+            upcall_cycles: 72_000,
+            waits: 3,
+            refused: 2,
+        };
+        let (pmd, numa) = (PmdId(1), NumaId(0));
+        let p = PmdRxqs { pmd, numa, isolated: false, cycles: 0, busy_cycles: 0, rxqs: vec![q] };
+        let mut out = String::new();
+        upcalls_of(&mut out, &p, 8);
+        let want = "pmd thread numa_id 0 core_id 1:
+  upcall share: 8 %
+  port: p0                queue-id:  0  upcalls: 12  avg. cycles per upcall: 6000  polls put off: 3  upcalls dropped: 2
+";
+        assert_eq!(out, want);
     }
 
     #[test]

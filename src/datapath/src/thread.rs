@@ -6,7 +6,8 @@
 use crate::api::{Clock, FlowPut, PmdId, ThreadHook};
 use crate::classifier::BURST;
 use crate::drops::Drop;
-use crate::engine::{Engine, Meta};
+use crate::engine::{Engine, Meta, Missing};
+use crate::fairness::{Account, Bound, Charge, Verdict};
 use crate::shared::SharedFlow;
 use crate::stats::{Intervals, SharedStats, INTERVAL_MS};
 use crate::tx::{Relayed, TxPort};
@@ -35,6 +36,8 @@ pub(crate) struct Rxq {
     pub(crate) history: Arc<Intervals>,
     /// Cycles of the present interval.
     pub(crate) cycles: u64,
+    /// What its misses cost.
+    pub(crate) account: Account,
 }
 
 /// What a thread is told.
@@ -49,6 +52,8 @@ pub(crate) enum Cmd {
         emc_insert_inv_prob: u32,
         tx_flush_interval_us: u32,
         vlan_limit: u8,
+        upcall_share: u32,
+        flow_self_check: u32,
     },
     FlowPut(Box<FlowPut>),
     FlowDelete(Arc<SharedFlow>),
@@ -88,6 +93,7 @@ pub(crate) struct Worker {
     /// The clock is asked every round (it may be stopped or made up).
     exact: bool,
     batch: Batch,
+    bound: Bound,
     hz: u64,
     last_tsc: u64,
     clock_tsc: u64,
@@ -128,6 +134,7 @@ impl Worker {
             clock: p.clock,
             exact: p.exact,
             batch: Batch::new(),
+            bound: Bound::new(clock::tsc_hz()),
             hz: clock::tsc_hz(),
             last_tsc: tsc,
             clock_tsc: tsc,
@@ -152,11 +159,21 @@ impl Worker {
         let mut mark = start;
         let mut total = 0;
         for i in 0..self.rxqs.len() {
+            self.engine.missing = Missing::default();
+            if self.rxqs[i].account.in_debt() && !self.admit(i, mark) {
+                continue;
+            }
             let n = self.poll_queue(i, mark);
             if n > 0 {
                 total += n;
                 let now = clock::tsc();
-                self.rxqs[i].cycles += now.wrapping_sub(mark);
+                let q = &mut self.rxqs[i];
+                q.cycles += now.wrapping_sub(mark);
+                if self.engine.missing.packets == 0 {
+                    q.account.hit(n, now);
+                } else {
+                    self.charge(i, n, mark, now);
+                }
                 mark = now;
             }
         }
@@ -172,6 +189,25 @@ impl Worker {
         }
         self.account(start, mark, total, commands);
         total
+    }
+
+    /// Whether a queue whose misses cost others too much is polled now.
+    #[cold]
+    fn admit(&mut self, i: usize, now: u64) -> bool {
+        let verdict = self.bound.verdict(&mut self.rxqs, i, now, |q| &mut q.account);
+        self.engine.missing.refuse = verdict == Verdict::HitsOnly;
+        verdict != Verdict::Wait
+    }
+
+    /// Charges a queue for a burst with misses.
+    #[cold]
+    fn charge(&mut self, i: usize, n: usize, start: u64, now: u64) {
+        let m = self.engine.missing;
+        let burst = now.saturating_sub(start);
+        let c = Charge { burst, upcalls: m.cycles, misses: m.packets, refused: m.refuse };
+        if let Some(q) = self.rxqs.get_mut(i) {
+            self.bound.charge(&mut q.account, n, now, &c);
+        }
     }
 
     /// Receives a burst from one queue and takes it through the datapath.
@@ -307,11 +343,20 @@ impl Worker {
                 e.purge_port(no.0);
                 self.reply(Reply::Done);
             }
-            Cmd::Config { emc_insert_inv_prob, tx_flush_interval_us, vlan_limit } => {
+            Cmd::Config {
+                emc_insert_inv_prob,
+                tx_flush_interval_us,
+                vlan_limit,
+                upcall_share,
+                flow_self_check,
+            } => {
                 e.emc.set_inv_prob(emc_insert_inv_prob);
                 e.vlan_limit = if vlan_limit == 0 { u8::MAX } else { vlan_limit };
                 let cycles = u128::from(self.hz) * u128::from(tx_flush_interval_us) / 1_000_000;
                 e.tx.flush_cycles = cycles as u64;
+                e.set_self_check(flow_self_check);
+                // Its clock is the processor's: with another one, time means something else.
+                self.bound.set_share(if self.exact { 100 } else { upcall_share });
             }
             Cmd::FlowPut(put) => e.put(*put),
             Cmd::FlowDelete(flow) => {
@@ -406,6 +451,7 @@ pub(crate) fn enter(id: PmdId, name: &str, hook: Option<&ThreadHook>) {
     for d in Drop::ALL {
         d.counter().register();
     }
+    crate::engine::SELF_CHECKS.register();
     if let Some(hook) = hook {
         hook(id);
     }

@@ -16,6 +16,7 @@ pub mod prefix_trie;
 pub mod recirc;
 pub mod revalidate;
 pub mod rule;
+mod self_check;
 pub mod slowpath;
 pub mod snapshot;
 mod stats;

@@ -6,11 +6,12 @@
 //! Neighbours: `datapath` (events in, commands out), `upcall` (translation), `snapshot` (what changes). Threads: one
 //! revalidator thread runs sweeps; main may ask for one, or for a push of counters.
 
+use crate::self_check::{has_extra, Suspects};
 use crate::snapshot::World;
 use crate::upcall::{cache_of, translate_flow, Purpose, Upcalls};
 use crate::xlate::{CreditStats, XlateCache, XlateOut};
 use datapath::{FlowEvent, FlowStats, Provider, SharedFlow};
-use flow::{DpAction, Mask, PKT_WORDS};
+use flow::DpAction;
 use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -130,6 +131,7 @@ pub struct Revalidator {
     avg_flows: AtomicUsize,
     max_flows: AtomicUsize,
     n_sweeps: AtomicU64,
+    suspects: Suspects,
     swept: (Mutex<()>, Condvar),
     purge: AtomicBool,
     paused: AtomicBool,
@@ -151,6 +153,7 @@ impl Revalidator {
             avg_flows: AtomicUsize::new(0),
             max_flows: AtomicUsize::new(0),
             n_sweeps: AtomicU64::new(0),
+            suspects: Suspects::default(),
             swept: (Mutex::new(()), Condvar::new()),
             purge: AtomicBool::new(false),
             paused: AtomicBool::new(false),
@@ -194,6 +197,7 @@ impl Revalidator {
                 }
                 flow.set_ctx(None);
             }
+            FlowEvent::Suspect(s) => self.suspects.note(*s),
         });
         self.upcalls.set_flow_count(t.live());
         drop(t);
@@ -223,6 +227,8 @@ impl Revalidator {
         let mut out = self.sweeping.lock();
         self.expire_macs(now_ms);
         self.world.recirc().expire(now_ms);
+        let wrong = self.suspects.judge(&self.world, now_ms, &mut out);
+        wrong.iter().for_each(|f| self.dp.flow_delete(f));
         self.take_events();
         let seq = self.world.seq();
         let config = *self.config.lock();
@@ -446,10 +452,4 @@ fn push(key: &mut Ukey) -> bool {
     }
     key.pushed = now;
     key.flow.with_ctx(|ctx| cache_of(ctx).is_some_and(|c| c.push(delta, true)))
-}
-
-/// Whether `wanted` looks at bits that `installed` does not.
-fn has_extra(installed: &Mask, wanted: &Mask) -> bool {
-    let words = installed.0.words().iter().zip(wanted.0.words());
-    words.take(PKT_WORDS).any(|(i, w)| w & !i != 0)
 }

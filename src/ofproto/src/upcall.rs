@@ -4,9 +4,10 @@
 //! Threads: called on every poll-mode thread and on the io thread; per-thread scratch memory is reused, nothing
 //! waits.
 
+use crate::self_check::agrees;
 use crate::snapshot::World;
 use crate::xlate::{xlate, CreditStats, XlateCache, XlateIn, XlateOut};
-use datapath::{Miss, MissResult, Upcall};
+use datapath::{Miss, MissResult, SharedFlow, Upcall};
 use flow::key::VLAN_CFI;
 use flow::{Be16, Be32, DpAction, DpPort, Flow, Mask, UserspaceCookie};
 use std::cell::RefCell;
@@ -127,6 +128,13 @@ impl Upcall for Upcalls {
             }
         });
     }
+
+    fn is_sound(&self, req: &Miss<'_>, flow: &SharedFlow, actions: &[DpAction]) -> bool {
+        SCRATCH.with_borrow_mut(|x| {
+            let purpose = Purpose::Check;
+            agrees(&self.world, req.flow, flow, actions, req.now_ms, purpose, x).unwrap_or(true)
+        })
+    }
 }
 
 /// Why a datapath flow is translated.
@@ -138,6 +146,8 @@ pub enum Purpose {
     SlowPacket,
     /// To compare with what is installed.
     Revalidate,
+    /// The same, on a thread that must not wait.
+    Check,
 }
 
 /// Translates a flow as the datapath has it (its `in_port` a [`DpPort`]). False, and no result, when no bridge has the
@@ -163,8 +173,8 @@ pub fn translate_flow(
         snapshot: &snapshot,
         recirc: world.recirc(),
         now_ms,
-        side_effects: purpose != Purpose::Revalidate,
-        may_wait: purpose != Purpose::Packet,
+        side_effects: matches!(purpose, Purpose::Packet | Purpose::SlowPacket),
+        may_wait: !matches!(purpose, Purpose::Packet | Purpose::Check),
         for_flow: true,
         packet_out: false,
         actions: None,

@@ -6,7 +6,7 @@ mod fake;
 mod world;
 
 use datapath::shared::{Compact, NewFlow};
-use datapath::{FlowEvent, Miss, MissResult, PmdId, SharedFlow, Upcall};
+use datapath::{FlowEvent, Miss, MissResult, PmdId, SharedFlow, Suspect, Upcall};
 use fake::FakeDatapath;
 use flow::extract::{extract_flow, PktMetadata};
 use flow::odp::{format_actions, Style};
@@ -287,4 +287,67 @@ fn threads_sweep_on_their_own() {
     assert_eq!((before, after), (1, 0));
     assert!(show.starts_with("ovs-netdev:\n  flows         : (current 0) (avg "), "{show}");
     assert!(show.ends_with("ms\n  ufid enabled : true\n\n  5: (keys 0)\n"), "{show}");
+}
+
+/// A packet of flow (2, 1, 2, `ip`), as `Bench::miss` makes them.
+fn suspect(b: &Bench, flow: &Arc<SharedFlow>) -> FlowEvent {
+    let suspect =
+        Suspect { flow: flow.clone(), frame: Box::new([0; 60]), key: flow.key.flow(), now_ms: b.now };
+    FlowEvent::Suspect(Box::new(suspect))
+}
+
+#[test]
+fn wrong_flows_are_found_and_removed() {
+    let b = Bench::new();
+    b.add(&rule(&[], out(2)));
+    b.add(&rule(&[(Field::EthType, 0x800), (Field::Ipv4Src, 9)], out(1)));
+    let (good, _) = b.miss(1, 1, 2, 1);
+    let good = good.expect("below the limit");
+    b.sweep();
+    let packet = Packet::from_slice(&[0; 60]);
+    let check = |flow: &SharedFlow, actions: &[DpAction]| {
+        let key = flow.key.flow();
+        let req = Miss { packet: &packet, flow: &key, core: PmdId(0), now_ms: b.now };
+        b.upcalls.is_sound(&req, flow, actions)
+    };
+    assert!(check(&good, &good.actions()));
+    assert!(!check(&good, &[]), "other actions");
+    // Installed by somebody with other actions, or with a mask that is too wide.
+    let forge = |mask: Compact, actions: Arc<[DpAction]>| {
+        let f = Arc::new(SharedFlow::new(NewFlow {
+            ufid: None,
+            pmd: PmdId(0),
+            key: good.key.clone(),
+            mask: Arc::new(mask),
+            actions,
+            seq: b.world.seq(),
+            now_ms: b.now,
+            ctx: None,
+        }));
+        b.dp.events.lock().push(FlowEvent::New(f.clone()));
+        f
+    };
+    let bent = forge((*good.mask).clone(), Arc::new([]));
+    let mut mask = good.mask.flow();
+    mask.nw_src = 0.into();
+    let wide = forge(Compact::from_flow(&mask), good.actions());
+    assert!(!check(&bent, &bent.actions()) && !check(&wide, &wide.actions()));
+    for f in [&good, &bent, &wide] {
+        b.dp.events.lock().push(suspect(&b, f));
+    }
+    assert_eq!(b.sweep().flows, 3, "suspects are noted");
+    b.sweep();
+    assert_eq!(b.rev.flow_count(), 3, "and have a sweep's time");
+    b.sweep();
+    assert_eq!(b.rev.flow_count(), 1);
+    assert!(Arc::ptr_eq(&b.rev.flows()[0], &good));
+    let count = infra::coverage::read("flow_self_check_failed");
+    assert_eq!(count, Some(2));
+    // Of another version of the tables: revalidation will tell, not the check.
+    b.add(&rule(&[(Field::EthType, 0x800), (Field::Ipv4Src, 1)], out(3)));
+    assert!(check(&good, &good.actions()));
+    b.dp.events.lock().push(suspect(&b, &good));
+    (0..3).for_each(|_| drop(b.sweep()));
+    assert_eq!(b.rev.flow_count(), 1);
+    assert_eq!(infra::coverage::read("flow_self_check_failed"), Some(2));
 }
