@@ -87,7 +87,9 @@ impl Engine {
             i += 1;
         }
         if !batch.is_empty() {
-            self.stats.drop_n(Drop::Explicit, batch.len());
+            // As for a megaflow without actions, whether or not one was installed.
+            let reason = if actions.is_empty() { Drop::Action } else { Drop::Explicit };
+            self.stats.drop_n(reason, batch.len());
             batch.clear();
         }
     }

@@ -101,8 +101,14 @@ fn flow_of(r: &mut Rng) -> Flow {
     f
 }
 
-fn a_match(r: &mut Rng) -> Match {
+/// A match over the values of random frames.
+pub fn a_match(r: &mut Rng) -> Match {
     let f = flow_of(r);
+    match_of(r, f)
+}
+
+/// A match that `f` meets.
+pub fn match_of(r: &mut Rng, f: Flow) -> Match {
     let mut m = Match::any();
     for _ in 0..r.below(5) {
         let field = r.pick(FIELDS);
@@ -173,7 +179,8 @@ fn set_field(r: &mut Rng) -> Action {
     Action::SetField { field, value: value & mask & all, mask, flow_has_vlan: false }
 }
 
-fn action(r: &mut Rng, table: usize) -> Action {
+/// One action of a rule of `table`.
+pub fn action(r: &mut Rng, table: usize) -> Action {
     match r.below(30) {
         0..=6 => Action::Output { port: out_port(r), max_len: 100 },
         7..=11 => set_field(r),

@@ -1,0 +1,92 @@
+//! The life of flows under random events: rules, ports, addresses and settings change, sweeps pause, time jumps, and
+//! packets come in between. Nothing may differ from a switch that translates every packet from scratch, and nothing
+//! may be left at the end.
+//!
+//! `VSWITCH_LIFE_SECONDS` says how long each of the tests lasts, `VSWITCH_LIFE_SEED` where random numbers begin,
+//! `VSWITCH_LIFE_STEPS` how long a history is.
+
+mod ops;
+#[path = "../soundness/packets.rs"]
+#[allow(dead_code)]
+mod packets;
+#[path = "../soundness/rng.rs"]
+mod rng;
+#[path = "../soundness/rules.rs"]
+#[allow(dead_code)]
+mod rules;
+mod side;
+mod twin;
+
+use std::time::{Duration, Instant};
+
+fn variable(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+/// Ports come and go so often that the log would be long.
+fn quiet() {
+    infra::vlog::set("dpif_netdev:off").expect("a known module");
+}
+
+/// How long a test lasts.
+fn duration() -> Duration {
+    Duration::from_secs(variable("VSWITCH_LIFE_SECONDS", 3))
+}
+
+/// Bytes of memory in use by the process.
+fn memory() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc/self/statm");
+    let pages: usize = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("resident pages");
+    pages * 4096
+}
+
+#[test]
+fn nothing_differs_from_translation_from_scratch() {
+    quiet();
+    let (first, steps) = (variable("VSWITCH_LIFE_SEED", 1), variable("VSWITCH_LIFE_STEPS", 1500) as usize);
+    let (begin, mut seed) = (Instant::now(), first);
+    let (mut packets, mut hits) = (0, 0);
+    while seed == first || begin.elapsed() < duration() {
+        match twin::run(&twin::history(seed, steps)) {
+            Ok((p, h)) => (packets, hits) = (packets + p, hits + h),
+            Err((at, e)) => {
+                let mut ops = twin::history(seed, steps);
+                ops.truncate(at + 1);
+                let ops = twin::shrink(ops);
+                let e = twin::run(&ops).err().map_or(e, |(_, e)| e);
+                let lines: String = ops.iter().map(|o| format!("{o:?}\n")).collect();
+                panic!("seed {seed}, step {at}: {e}\nsmallest history:\n{lines}");
+            }
+        }
+        seed += 1;
+    }
+    println!("{} histories of {steps} events, {packets} packets, {hits} hits, none differ", seed - first);
+    assert!(hits * 4 > packets, "{hits} of {packets} packets met a megaflow: too few to show anything");
+}
+
+/// One switch through all the time: what grows with its age would show.
+#[test]
+fn a_long_life_leaves_nothing() {
+    quiet();
+    let seed = variable("VSWITCH_LIFE_SEED", 1);
+    let mut source = ops::Source::new(seed ^ 0x1000, false);
+    let mut pair = twin::Pair::new();
+    let (begin, mut step, mut warm) = (Instant::now(), 0u64, None);
+    while begin.elapsed() < duration() {
+        let op = source.next();
+        pair.step(&op).unwrap_or_else(|e| panic!("seed {seed}, step {step}, {op:?}: {e}"));
+        step += 1;
+        if warm.is_none() && begin.elapsed() > duration() / 4 {
+            warm = Some(memory());
+        }
+    }
+    pair.finish().unwrap_or_else(|e| panic!("seed {seed}, at the end: {e}"));
+    let (warm, end) = (warm.unwrap_or_else(memory), memory());
+    println!("{step} events, {} packets, {} hits; memory {warm} then, {end} now", pair.packets, pair.hits);
+    let t = pair.real.totals();
+    let per = |n: u64| n * 1000 / t.received.max(1);
+    let (again, up, sent, lost) =
+        (per(t.recirculated), per(t.userspace), per(t.sent), per(t.total_dropped()));
+    println!("of 1000 received: {sent} sent, {lost} dropped, {again} recirculated, {up} to user space");
+    assert!(end < warm + warm / 10 + (8 << 20), "memory grew from {warm} to {end}");
+}
