@@ -4,6 +4,7 @@
 
 mod class;
 pub mod dpctl;
+pub mod features;
 pub mod host;
 pub mod manager;
 mod ports;

@@ -68,6 +68,8 @@ pub struct Manager {
     pub(crate) bridges: BTreeMap<String, Bridge>,
     pub(crate) shared: HostShared,
     pub(crate) datapath: Option<Arc<Datapath>>,
+    /// What `dpif/set-dp-features` set.
+    pub(crate) features: crate::features::Features,
     status: StatusWriter,
     seen: u64,
     next_cfg: i64,
@@ -98,6 +100,7 @@ impl Manager {
             bridges: BTreeMap::new(),
             shared: HostShared::new(world),
             datapath: None,
+            features: Default::default(),
             status: StatusWriter::default(),
             seen: 0,
             next_cfg: 0,
@@ -442,7 +445,7 @@ impl Manager {
         true
     }
 
-    fn class(&self, name: &str) -> Option<DatapathClass> {
+    pub(crate) fn class(&self, name: &str) -> Option<DatapathClass> {
         self.classes.iter().find(|c| c.name == name).copied()
     }
 

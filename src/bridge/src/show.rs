@@ -6,7 +6,7 @@
 use crate::manager::Manager;
 use crate::state::{Bridge, Interface};
 use datapath::{Datapath, Provider, ProviderStats, SharedFlow};
-use flow::odp::{format_actions, format_key, FlowStats, Style};
+use flow::odp::{format_actions, format_key, miniflow_bits, FlowStats, Style};
 use flow::{DpPort, OfPort};
 use infra::command::{Command, Reply, MANY};
 use netdev::Netdev;
@@ -16,9 +16,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// All commands of this crate.
-pub const COMMANDS: [Command<Manager>; 23] = [
-    Command::new("dpctl/dump-dps", "", 0, 0, dump_dps),
-    Command::new("dpctl/show", "[-s] [dp...]", 0, MANY, dpctl_show),
+pub const COMMANDS: [Command<Manager>; 21] = [
     Command::new("dpif-netdev/dpif-impl-get", "", 0, 0, dpif_impl_get),
     Command::new("dpif-netdev/miniflow-parser-get", "", 0, 0, miniflow_parser_get),
     Command::new(
@@ -88,7 +86,7 @@ fn ofproto_list(m: &mut Manager, _: &[&str]) -> Reply {
 
 // -------------------------------------------------------------------------------------------- dpif, dpctl
 
-fn args_text(n: &dyn Netdev) -> String {
+pub(crate) fn args_text(n: &dyn Netdev) -> String {
     let pairs = n.show_args();
     if pairs.is_empty() {
         return String::new();
@@ -126,82 +124,12 @@ fn dpif_dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
     Ok(m.bridges.iter().map(|(n, b)| format!("{}@{n}\n", b.wanted.datapath_type)).collect())
 }
 
-fn dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.datapath.iter().map(|d| format!("{}\n", d.full_name())).collect())
-}
-
-fn known(v: u64) -> String {
+pub(crate) fn known(v: u64) -> String {
     if v == u64::MAX {
         "?".into()
     } else {
         v.to_string()
     }
-}
-
-fn bytes_text(v: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let mut s = known(v);
-    if v == u64::MAX {
-        return s;
-    }
-    if let Some((unit, name)) = UNITS.into_iter().find(|(u, _)| v >= *u) {
-        put!(s, " ({:.1} {name})", v as f64 / unit as f64);
-    }
-    s
-}
-
-fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
-    let mut stats = false;
-    for a in args {
-        match *a {
-            "-s" | "--statistics" => stats = true,
-            o if o.starts_with('-') => return Err(format!("Unrecognized option {o}")),
-            name if m.datapath.as_ref().is_some_and(|d| d.full_name() == name) => {}
-            name => {
-                let why = if name.contains('@') { "No such device" } else { "No such file or directory" };
-                return Err(format!("ovs-vswitchd: opening datapath {name} failed ({why})"));
-            }
-        }
-    }
-    let Some(dp) = &m.datapath else { return Ok(String::new()) };
-    let ProviderStats { hit, missed, lost, flows } = dp.stats();
-    let mut out =
-        format!("{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {flows}\n", dp.full_name(),);
-    for p in dp.ports() {
-        let n = p.netdev.as_ref();
-        match n.dpif_type() {
-            "system" => put!(out, "  port {}: {}\n", p.no, n.name()),
-            kind => put!(out, "  port {}: {} ({kind}{})\n", p.no, n.name(), args_text(n)),
-        }
-        if stats {
-            port_statistics(&mut out, n);
-        }
-    }
-    Ok(out)
-}
-
-fn port_statistics(out: &mut String, n: &dyn Netdev) {
-    let s = n.stats();
-    put!(
-        out,
-        "    RX packets:{} errors:{} dropped:{} overruns:{} frame:{}\n",
-        known(s.rx_packets),
-        known(s.rx_errors),
-        known(s.rx_dropped),
-        known(s.rx_over_errors),
-        known(s.rx_frame_errors)
-    );
-    put!(
-        out,
-        "    TX packets:{} errors:{} dropped:{} aborted:{} carrier:{}\n",
-        known(s.tx_packets),
-        known(s.tx_errors),
-        known(s.tx_dropped),
-        known(s.rx_fifo_errors),
-        known(s.rx_fifo_errors)
-    );
-    put!(out, "    collisions:{}\n", known(s.collisions));
-    put!(out, "    RX bytes:{}  TX bytes:{}\n", bytes_text(s.rx_bytes), bytes_text(s.tx_bytes));
 }
 
 /// How flows are printed.
@@ -238,6 +166,10 @@ pub(crate) fn flow_line(f: &SharedFlow, style: &DumpStyle<'_>, now_ms: u64) -> S
     }
     out.push_str(", actions:");
     format_actions(&mut out, &f.actions(), &odp);
+    if style.verbose && style.dpctl {
+        let (low, high) = miniflow_bits(&mask.0);
+        put!(out, ", dp-extra-info:miniflow_bits({low},{high})");
+    }
     out
 }
 
@@ -253,7 +185,8 @@ fn dpif_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
             "-m" => verbose = true,
             "--names" => names = Some(true),
             "--no-names" => names = Some(false),
-            other => return Err(format!("unknown option {other}")),
+            // As in the original whatever stands before the bridge will do.
+            _ => {}
         }
     }
     let b = m.bridge(name)?;
@@ -393,10 +326,20 @@ fn upcall_show(m: &mut Manager, _: &[&str]) -> Reply {
     Ok(m.shared.slow.as_ref().map(|s| s.show()).unwrap_or_default())
 }
 
+/// As atoi(3): the number at the start, 0 if there is none, cut to 32 bits.
+fn atoi(text: &str) -> i32 {
+    let text = text.trim_start();
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let add = |n: i64, c: char| n.saturating_mul(10).saturating_add(i64::from(c.to_digit(10).unwrap_or(0)));
+    let n = digits.chars().take_while(char::is_ascii_digit).fold(0, add);
+    (sign * n) as i32
+}
+
 fn set_flow_limit(m: &mut Manager, args: &[&str]) -> Reply {
-    // As atoi(3): what is no number is 0.
-    let digits: String = args[0].chars().take_while(char::is_ascii_digit).collect();
-    let limit = digits.parse::<u32>().unwrap_or(if digits.is_empty() { 0 } else { u32::MAX });
+    let limit = atoi(args[0]) as u32;
     if let Some(s) = &m.shared.slow {
         s.set_flow_limit(limit);
     }

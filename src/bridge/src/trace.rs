@@ -1,4 +1,4 @@
-//! Commands of `ovs-appctl` that look into translation: `ofproto/trace`, all rules of a bridge, what the datapath can do.
+//! Commands of `ovs-appctl` that look into translation: `ofproto/trace`, all rules of a bridge.
 //!
 //! Neighbours: `ofproto::trace` does the tracing; the daemon serves [`COMMANDS`]. Threads: main only.
 
@@ -16,9 +16,8 @@ const PACKET_OUT_USAGE: &str =
     "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions";
 
 /// All commands of this module.
-pub const COMMANDS: [Command<Manager>; 10] = [
+pub const COMMANDS: [Command<Manager>; 9] = [
     Command::new("bridge/dump-flows", "[--offload-stats] bridge", 1, 2, dump_rules),
-    Command::new("dpif/show-dp-features", "bridge", 1, 1, features),
     Command::new("ofproto/trace", TRACE_USAGE, 1, MANY, trace),
     Command::new("ofproto/trace-packet-out", PACKET_OUT_USAGE, 1, MANY, trace_packet_out),
     Command::new("revalidator/pause", HIDDEN, 0, 0, pause),
@@ -88,43 +87,6 @@ fn dump_rules(m: &mut Manager, args: &[&str]) -> Reply {
     let b = m.bridges.get(name).ok_or_else(unknown)?;
     let now = infra::clock::now_ms().max(0) as u64;
     Ok(b.of.flows().tables().iter().map(|r| rule_line(r, offload, now, &|_| None)).collect())
-}
-
-/// What the userspace datapath can do.
-const FEATURES: &str = "\
-Masked set action: Yes
-Tunnel push pop: Yes
-Ufid: Yes
-Truncate action: Yes
-Clone action: Yes
-Sample nesting: 10
-Conntrack eventmask: Yes
-Conntrack clear: Yes
-Max dp_hash algorithm: 1
-Check pkt length action: Yes
-Conntrack timeout policy: Yes
-Explicit Drop action: Yes
-Optimized Balance TCP mode: Yes
-Conntrack all-zero IP SNAT: Yes
-MPLS Label add: Yes
-Max VLAN headers: 1
-Max MPLS depth: 3
-Recirc: Yes
-CT state: Yes
-CT zone: Yes
-CT mark: Yes
-CT label: Yes
-CT state NAT: Yes
-CT orig tuple: Yes
-CT orig tuple for IPv6: Yes
-IPv6 ND Extension: Yes
-";
-
-fn features(m: &mut Manager, args: &[&str]) -> Reply {
-    match m.bridges.contains_key(args[0]) {
-        true => Ok(FEATURES.into()),
-        false => Err("no such bridge".into()),
-    }
 }
 
 fn pause(m: &mut Manager, _: &[&str]) -> Reply {

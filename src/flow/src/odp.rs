@@ -21,9 +21,11 @@ pub use parse::{
     parse_actions, parse_key, split_ufid, ActionError, Fit, KeyError, KeyOptions, ParsedKey, PortNumbers,
 };
 
+use crate::key::Flow;
 use crate::port::DpPort;
 use crate::text::put;
 use std::fmt::Write;
+use std::mem::offset_of;
 
 /// Names of datapath ports; `None` prints the number.
 pub type PortNames<'a> = &'a dyn Fn(DpPort) -> Option<String>;
@@ -104,6 +106,32 @@ impl std::fmt::Display for FlowStats {
         }
         Ok(())
     }
+}
+
+/// How many words of a flow Open vSwitch's classifier looks at for this mask, below and from the network header on:
+/// `miniflow_bits` of `dpctl/dump-flows -m`. The input port is no part of it.
+pub fn miniflow_bits(mask: &Flow) -> (u32, u32) {
+    let any = |bytes: &[u8]| u32::from(bytes.iter().any(|b| *b != 0));
+    let words = |bytes: &[u8]| bytes.chunks(8).map(any).sum::<u32>();
+    let (dst, src) = (&mask.tun_ipv6_dst, &mask.tun_ipv6_src);
+    let tunnel = (any(&dst[..4]) | u32::from(!mask.tun_dst.is_zero()))
+        + any(&dst[4..12])
+        + (any(&dst[12..]) | u32::from(!mask.tun_src.is_zero()))
+        + words(src)
+        + words(part(mask, offset_of!(Flow, tun_id), offset_of!(Flow, skb_priority)));
+    let metadata = words(part(mask, offset_of!(Flow, skb_priority), offset_of!(Flow, dp_hash)))
+        + u32::from(mask.dp_hash != 0)
+        + words(part(mask, offset_of!(Flow, recirc_id), offset_of!(Flow, ct_nw_src)));
+    let link = words(part(mask, offset_of!(Flow, dl_dst), offset_of!(Flow, nw_src)));
+    let tracked = words(part(mask, offset_of!(Flow, ct_nw_src), offset_of!(Flow, ct_tp_src)));
+    let network = words(part(mask, offset_of!(Flow, nw_src), offset_of!(Flow, tp_src)));
+    let ports = [mask.tp_src, mask.tp_dst, mask.ct_tp_src, mask.ct_tp_dst];
+    let transport = u32::from(ports.iter().any(|p| !p.is_zero()));
+    (tunnel + metadata + link, tracked + network + transport)
+}
+
+fn part(flow: &Flow, from: usize, to: usize) -> &[u8] {
+    &flow.bytes()[from..to]
 }
 
 /// TCP flags as seen in packets: a sign each, in the order people write them.

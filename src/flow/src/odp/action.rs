@@ -57,7 +57,7 @@ fn action(out: &mut String, a: &DpAction, style: &Style) {
             put!(out, ",eth_type={:#x})", ethertype.get());
         }
         DpAction::PopMpls { ethertype } => put!(out, "pop_mpls(eth_type={:#x})", ethertype.get()),
-        DpAction::Recirc(id) => put!(out, "recirc({:#x})", id.0),
+        DpAction::Recirc(id) => put!(out, "recirc({})", Hex(id.0.into())),
         DpAction::Hash { alg, basis } => match alg {
             0 => put!(out, "hash(l4({basis}))"),
             1 => put!(out, "hash(sym_l4({basis}))"),

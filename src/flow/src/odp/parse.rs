@@ -181,7 +181,7 @@ impl Builder<'_> {
 
     fn build(&mut self, all: &[Attr]) -> Result<(), KeyError> {
         let mut attrs = self.distinct(all)?;
-        for name in attr::METADATA {
+        for name in attr::metadata() {
             if let Some(a) = attrs.take(name) {
                 self.take(a);
             }

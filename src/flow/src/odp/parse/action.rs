@@ -2,10 +2,10 @@
 //!
 //! Neighbours: parent module; `odp::action` writes the same text. Threads: plain functions.
 
-use super::scan::Scan;
+use super::scan::{Scan, DELIMITERS};
 use super::{attr, KeyOptions, PortNumbers};
 use crate::action::{ArpSet, DpAction, Ipv4Set, Ipv6Set, NdSet, SetField, UserspaceCookie};
-use crate::be::{Be16, Be32};
+use crate::be::Be16;
 use crate::key::VLAN_CFI;
 use crate::odp::action::SLOW;
 use crate::port::{DpPort, RecircId};
@@ -17,12 +17,37 @@ const MAX_ACTIONS: usize = 4096;
 
 /// Actions that cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("syntax error at {0}")]
-pub struct ActionError(pub String);
+pub enum ActionError {
+    /// Not the text of an action.
+    #[error("syntax error at {0}")]
+    Syntax(String),
+    /// An action with something right behind it.
+    #[error("{rest} stands where an action ends")]
+    Garbage {
+        /// Bytes of the action.
+        length: usize,
+        /// What is behind it.
+        rest: String,
+    },
+}
+
+impl ActionError {
+    /// The words that Open vSwitch has for it, which takes the length of an action for the number of an error.
+    pub fn reason(&self) -> String {
+        match self {
+            ActionError::Syntax(_) => "Invalid argument".into(),
+            ActionError::Garbage { length: 1, .. } => "End of file".into(),
+            ActionError::Garbage { length, .. } => format!("Unknown error -{length}"),
+        }
+    }
+}
 
 /// Reads a list of actions: `1,2`, `set(eth(src=...)),p1`, `drop`.
+///
+/// As in Open vSwitch not all that is printed can be read: not `hash`, `push_mpls` and `pop_mpls`, no hexadecimal
+/// `recirc`, no `drop` beside or within others; reasons of a slow path are joined by `|`.
 pub fn parse_actions(text: &str, ports: PortNumbers) -> Result<Vec<DpAction>, ActionError> {
-    if text.trim() == "drop" {
+    if text == "drop" {
         return Ok(Vec::new());
     }
     let mut s = Scan::new(text, true);
@@ -34,20 +59,26 @@ pub fn parse_actions(text: &str, ports: PortNumbers) -> Result<Vec<DpAction>, Ac
         }
         let start = s.rest;
         let a = action(&mut s, ports, 0).filter(|_| out.len() < MAX_ACTIONS);
-        out.push(a.ok_or_else(|| ActionError(start.to_string()))?);
+        out.push(a.ok_or_else(|| ActionError::Syntax(start.to_string()))?);
+        if !s.rest.is_empty() && !s.rest.starts_with(DELIMITERS) {
+            return Err(ActionError::Garbage {
+                length: start.len() - s.rest.len(),
+                rest: s.rest.to_string(),
+            });
+        }
     }
 }
 
-/// A number, and the parenthesis after it.
+/// A decimal number, and the parenthesis after it.
 fn closed(s: &mut Scan) -> Option<u32> {
-    let v = s.number()?;
+    let v = s.decimal()?;
     s.need(")")?;
-    u32::try_from(v).ok()
+    Some(v)
 }
 
 fn action(s: &mut Scan, ports: PortNumbers, depth: u32) -> Option<DpAction> {
     if s.rest.starts_with(|c: char| c.is_ascii_digit()) {
-        return Some(DpAction::Output(DpPort(u32::try_from(s.number()?).ok()?)));
+        return Some(DpAction::Output(DpPort(s.number()? as u32)));
     }
     if s.eat("set(") {
         let f = set(s)?;
@@ -60,28 +91,11 @@ fn action(s: &mut Scan, ports: PortNumbers, depth: u32) -> Option<DpAction> {
     if s.eat("pop_vlan") {
         return Some(DpAction::PopVlan);
     }
-    if s.eat("push_mpls(") {
-        return push_mpls(s);
-    }
-    if s.eat("pop_mpls(eth_type=") {
-        return Some(DpAction::PopMpls { ethertype: Be16::new(closed(s)? as u16) });
-    }
     if s.eat("recirc(") {
         return Some(DpAction::Recirc(RecircId(closed(s)?)));
     }
-    if s.eat("hash(l4(") {
-        let basis = closed(s)?;
-        s.need(")")?;
-        return Some(DpAction::Hash { alg: 0, basis });
-    }
-    if s.eat("hash(sym_l4(") {
-        let basis = closed(s)?;
-        s.need(")")?;
-        return Some(DpAction::Hash { alg: 1, basis });
-    }
     if s.eat("trunc(") {
-        // Shorter than an Ethernet header is not a packet.
-        return closed(s).filter(|&n| n >= 14).map(|max_len| DpAction::Trunc { max_len });
+        return Some(DpAction::Trunc { max_len: closed(s)? });
     }
     if s.eat("meter(") {
         return Some(DpAction::Meter(closed(s)?));
@@ -92,10 +106,6 @@ fn action(s: &mut Scan, ports: PortNumbers, depth: u32) -> Option<DpAction> {
     if s.eat("clone(") {
         return clone(s, ports, depth);
     }
-    if s.rest == "drop" || s.rest.starts_with("drop,") {
-        s.need("drop")?;
-        return Some(DpAction::Drop(0));
-    }
     let name = s.run(|c| !matches!(c, ',' | ')' | ' ' | '('))?;
     ports(name).map(DpAction::Output)
 }
@@ -105,9 +115,6 @@ fn clone(s: &mut Scan, ports: PortNumbers, depth: u32) -> Option<DpAction> {
         return None;
     }
     let mut inner = Vec::new();
-    if s.eat("drop)") {
-        return Some(DpAction::Clone(inner.into()));
-    }
     loop {
         s.skip_delimiters();
         if s.eat(")") {
@@ -117,58 +124,37 @@ fn clone(s: &mut Scan, ports: PortNumbers, depth: u32) -> Option<DpAction> {
             return None;
         }
         inner.push(action(s, ports, depth + 1)?);
+        if !s.rest.starts_with(')') && !s.rest.starts_with(DELIMITERS) {
+            return None;
+        }
     }
 }
 
-fn push_vlan(s: &mut Scan) -> Option<DpAction> {
-    let (mut tpid, mut tci) = (0x8100, VLAN_CFI);
-    attr::members(s, |s, name| {
-        let n = s.number()?;
-        match name {
-            "tpid" if n <= 0xffff => tpid = n as u16,
-            "vid" if n <= 0xfff => tci |= n as u16,
-            "pcp" if n <= 7 => tci |= (n as u16) << 13,
-            "cfi" if n <= 1 => tci = tci & !VLAN_CFI | (n as u16) << 12,
-            _ => return None,
-        }
-        Some(())
-    })?;
-    s.need(")")?;
-    Some(DpAction::PushVlan { tpid: tpid.into(), tci: tci.into() })
+/// A member that must come next.
+fn member(s: &mut Scan, name: &str, max: u128) -> Option<u16> {
+    s.need(name)?;
+    s.number().filter(|n| *n <= max).map(|n| n as u16)
 }
 
-fn push_mpls(s: &mut Scan) -> Option<DpAction> {
-    let (mut lse, mut ethertype) = (0u32, None);
-    attr::members(s, |s, name| {
-        let n = u32::try_from(s.number()?).ok()?;
-        match name {
-            "label" if n <= 0xfffff => lse |= n << 12,
-            "tc" if n <= 7 => lse |= n << 9,
-            "bos" if n <= 1 => lse |= n << 8,
-            "ttl" if n <= 0xff => lse |= n,
-            "eth_type" if n <= 0xffff => ethertype = Some(Be16::new(n as u16)),
-            _ => return None,
-        }
-        Some(())
-    })?;
+fn push_vlan(s: &mut Scan) -> Option<DpAction> {
+    let mut tpid = 0x8100;
+    if s.rest.starts_with("tpid") {
+        tpid = member(s, "tpid=", 0xffff)?;
+        s.need(",")?;
+    }
+    let vid = member(s, "vid=", 0xfff)?;
+    let pcp = member(s, ",pcp=", 7)?;
+    let cfi = if s.rest.starts_with(',') { member(s, ",cfi=", 1)? } else { 1 };
     s.need(")")?;
-    Some(DpAction::PushMpls { ethertype: ethertype?, lse: Be32::new(lse) })
+    let tci = vid | pcp << 13 | if cfi == 1 { VLAN_CFI } else { 0 };
+    Some(DpAction::PushVlan { tpid: tpid.into(), tci: tci.into() })
 }
 
 fn userspace(s: &mut Scan) -> Option<DpAction> {
     let pid = u32::try_from(s.number()?).ok()?;
     s.need(",")?;
     let cookie = if s.eat("slow_path(") {
-        let mut reason = 0;
-        if !s.eat("0") {
-            loop {
-                let word = s.run(|c| c.is_ascii_lowercase())?;
-                reason |= 1 << SLOW.iter().position(|n| *n == word)?;
-                if !s.eat(",") {
-                    break;
-                }
-            }
-        }
+        let (reason, _) = s.flags(&SLOW, (1 << SLOW.len()) - 1)?;
         UserspaceCookie::SlowPath { reason }
     } else {
         s.need("controller(")?;
@@ -179,25 +165,18 @@ fn userspace(s: &mut Scan) -> Option<DpAction> {
 }
 
 fn controller(s: &mut Scan) -> Option<UserspaceCookie> {
-    let (mut flags, mut recirc, mut reason, mut cookie, mut id, mut len) = ((false, false), 0, 0, 0, 0, 0);
-    attr::members(s, |s, name| {
-        let n = u64::try_from(s.number()?).ok()?;
-        match name {
-            "reason" => reason = n as u8,
-            "dont_send" => flags.0 = n != 0,
-            "continuation" => flags.1 = n != 0,
-            "recirc_id" => recirc = n as u32,
-            "rule_cookie" => cookie = n,
-            "controller_id" => id = n as u16,
-            "max_len" => len = n as u16,
-            _ => return None,
-        }
-        Some(())
-    })?;
+    let mut next = |name: &str| {
+        s.need(name)?;
+        u64::try_from(s.number()?).ok()
+    };
+    let (reason, dont_send) = (next("reason=")? as u8, next(",dont_send=")? != 0);
+    let (continuation, recirc) = (next(",continuation=")? != 0, next(",recirc_id=")? as u32);
+    let (cookie, id, len) =
+        (next(",rule_cookie=")?, next(",controller_id=")? as u16, next(",max_len=")? as u16);
     Some(UserspaceCookie::Controller {
         reason,
-        dont_send: flags.0,
-        continuation: flags.1,
+        dont_send,
+        continuation,
         recirc_id: RecircId(recirc),
         rule_cookie: cookie,
         controller_id: id,

@@ -9,21 +9,6 @@ use crate::key::{Flow, MAX_MPLS, VLAN_CFI};
 use crate::odp::Ufid;
 use crate::text::{CT_STATE, TCP_FLAGS, TUN_FLAGS};
 
-/// Attributes that any flow may have.
-pub(super) const METADATA: [&str; 11] = [
-    "skb_priority",
-    "skb_mark",
-    "recirc_id",
-    "dp_hash",
-    "ct_state",
-    "ct_zone",
-    "ct_mark",
-    "ct_label",
-    "ct_tuple4",
-    "ct_tuple6",
-    "tunnel",
-];
-
 /// How deep `encap` may nest: one level more than any flow can hold.
 const MAX_NEST: u32 = 4;
 
@@ -105,7 +90,7 @@ fn list(s: &mut Scan, options: &KeyOptions, depth: u32, nested: bool) -> Result<
         let start = s.rest;
         let syntax = || KeyError::Syntax(start.to_string());
         // No key has more attributes than there are names.
-        if all.len() > NAMES.len() {
+        if all.len() > KINDS.len() + 1 {
             return Err(syntax());
         }
         if s.eat("encap(") {
@@ -121,61 +106,87 @@ fn list(s: &mut Scan, options: &KeyOptions, depth: u32, nested: bool) -> Result<
     }
 }
 
-const NAMES: [&str; 29] = [
-    "skb_priority",
-    "skb_mark",
-    "recirc_id",
-    "dp_hash",
-    "ct_state",
-    "ct_zone",
-    "ct_mark",
-    "ct_label",
-    "ct_tuple4",
-    "ct_tuple6",
-    "tunnel",
-    "in_port",
-    "packet_type",
-    "eth",
-    "vlan",
-    "eth_type",
-    "mpls",
-    "ipv4",
-    "ipv6",
-    "tcp",
-    "tcp_flags",
-    "udp",
-    "sctp",
-    "icmp",
-    "icmpv6",
-    "arp",
-    "nd",
-    "nd_ext",
-    "encap",
+/// Reads what stands in the parentheses of an attribute.
+type Reader = fn(&mut Scan, &mut Attr, &KeyOptions) -> Option<()>;
+
+/// All attributes but `encap`; those that any flow may have come first.
+const KINDS: [(&str, Reader); 27] = [
+    ("skb_priority", |s, a, _| Some((a.flow.skb_priority, a.mask.skb_priority) = word(s)?)),
+    ("skb_mark", |s, a, _| Some((a.flow.pkt_mark, a.mask.pkt_mark) = word(s)?)),
+    ("recirc_id", |s, a, _| Some((a.flow.recirc_id, a.mask.recirc_id) = word(s)?)),
+    ("dp_hash", |s, a, _| Some((a.flow.dp_hash, a.mask.dp_hash) = word(s)?)),
+    ("ct_state", |s, a, _| {
+        let (v, bits) = any_mask(s, |s| s.flags(&CT_STATE, 0xff))?;
+        Some((a.flow.ct_state, a.mask.ct_state) = (v as u8, bits as u8))
+    }),
+    ("ct_zone", |s, a, _| {
+        let (v, bits) = any_mask(s, |s| s.num(0xffff))?;
+        Some((a.flow.ct_zone, a.mask.ct_zone) = (v as u16, bits as u16))
+    }),
+    ("ct_mark", |s, a, _| Some((a.flow.ct_mark, a.mask.ct_mark) = word(s)?)),
+    ("ct_label", |s, a, _| {
+        let (v, bits) = any_mask(s, |s| s.num(u128::MAX))?;
+        Some((a.flow.ct_label, a.mask.ct_label) = (v.to_be_bytes(), bits.to_be_bytes()))
+    }),
+    ("ct_tuple4", of_addresses),
+    ("ct_tuple6", of_addresses),
+    ("tunnel", |s, a, _| tunnel(s, a)),
+    ("in_port", in_port),
+    ("packet_type", |s, a, _| packet_type(s, a)),
+    ("eth", of_addresses),
+    ("vlan", |s, a, _| vlan(s, a)),
+    ("eth_type", |s, a, _| Some((a.flow.dl_type, a.mask.dl_type) = any_mask(s, |s| s.num(0xffff)).map(be16)?)),
+    ("mpls", |s, a, _| mpls(s, a)),
+    ("ipv4", of_addresses),
+    ("ipv6", of_addresses),
+    ("tcp", of_transport),
+    ("tcp_flags", |s, a, _| {
+        let (v, bits) = any_mask(s, |s| s.flags(&TCP_FLAGS, 0xfff))?;
+        Some((a.flow.tcp_flags, a.mask.tcp_flags) = be16((v.into(), bits.into())))
+    }),
+    ("udp", of_transport),
+    ("sctp", of_transport),
+    ("icmp", of_transport),
+    ("icmpv6", of_transport),
+    ("arp", of_addresses),
+    ("nd", of_addresses),
 ];
+
+/// Attributes that any flow may have.
+pub(super) fn metadata() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name).take_while(|name| *name != "in_port")
+}
 
 pub(super) fn attribute(s: &mut Scan, options: &KeyOptions) -> Option<Attr> {
     let before = s.rest;
     let open = s.rest.find('(')?;
-    let name = *NAMES.iter().find(|n| **n == &s.rest[..open])?;
+    let (name, read) = KINDS.iter().find(|(n, _)| *n == &s.rest[..open])?;
     s.rest = &s.rest[open + 1..];
     let mut a = Attr::new(name);
-    match name {
-        "in_port" => in_port(s, &mut a, options)?,
-        "packet_type" => packet_type(s, &mut a)?,
-        "tunnel" => tunnel(s, &mut a)?,
-        "mpls" => mpls(s, &mut a)?,
-        "vlan" => vlan(s, &mut a)?,
-        "eth" | "ipv4" | "ipv6" | "arp" | "nd" | "ct_tuple4" | "ct_tuple6" => {
-            members(s, |s, name| addresses(s, name, &mut a))?
-        }
-        "tcp" | "udp" | "sctp" | "icmp" | "icmpv6" => {
-            members(s, |s, member| transport(s, name, member, &mut a))?
-        }
-        _ => single(s, &mut a)?,
-    }
+    read(s, &mut a, options)?;
     s.need(")")?;
     a.masked = before[..before.len() - s.rest.len()].contains('/');
     Some(a)
+}
+
+fn of_addresses(s: &mut Scan, a: &mut Attr, _: &KeyOptions) -> Option<()> {
+    members(s, |s, name| addresses(s, name, a))
+}
+
+fn of_transport(s: &mut Scan, a: &mut Attr, _: &KeyOptions) -> Option<()> {
+    members(s, |s, name| transport(s, name, a))
+}
+
+/// Metadata takes a mask in any case; it counts only where masks do.
+fn any_mask<T>(s: &mut Scan, read: impl Fn(&mut Scan) -> Option<T>) -> Option<T> {
+    let masks = std::mem::replace(&mut s.masks, true);
+    let v = read(s);
+    s.masks = masks;
+    v
+}
+
+fn word(s: &mut Scan) -> Option<(u32, u32)> {
+    any_mask(s, |s| s.num(u32::MAX.into())).map(|(v, m)| (v as u32, m as u32))
 }
 
 /// `name=value,...` up to the closing parenthesis, which stays.
@@ -190,47 +201,6 @@ pub(super) fn members(s: &mut Scan, mut one: impl FnMut(&mut Scan, &str) -> Opti
         }
     }
     Some(())
-}
-
-fn single(s: &mut Scan, a: &mut Attr) -> Option<()> {
-    let (f, m) = (&mut *a.flow, &mut *a.mask);
-    const U32: u128 = 0xffff_ffff;
-    // Metadata takes a mask in any case; it counts only where masks do.
-    let mut w = Scan::new(s.rest, true);
-    match a.name {
-        "skb_priority" => (f.skb_priority, m.skb_priority) = pair(w.num(U32)?),
-        "skb_mark" => (f.pkt_mark, m.pkt_mark) = pair(w.num(U32)?),
-        "recirc_id" => (f.recirc_id, m.recirc_id) = pair(w.num(U32)?),
-        "dp_hash" => (f.dp_hash, m.dp_hash) = pair(w.num(U32)?),
-        "ct_zone" => {
-            let (v, bits) = w.num(0xffff)?;
-            (f.ct_zone, m.ct_zone) = (v as u16, bits as u16);
-        }
-        "ct_mark" => (f.ct_mark, m.ct_mark) = pair(w.num(U32)?),
-        "ct_label" => {
-            let (v, bits) = w.num(u128::MAX)?;
-            (f.ct_label, m.ct_label) = (v.to_be_bytes(), bits.to_be_bytes());
-        }
-        "ct_state" => {
-            let (v, bits) = w.flags(&CT_STATE, 0xff)?;
-            (f.ct_state, m.ct_state) = (v as u8, bits as u8);
-        }
-        "tcp_flags" => {
-            let (v, bits) = w.flags(&TCP_FLAGS, 0xfff)?;
-            (f.tcp_flags, m.tcp_flags) = (Be16::new(v as u16), Be16::new(bits as u16));
-        }
-        "eth_type" => {
-            let (v, bits) = w.num(0xffff)?;
-            (f.dl_type, m.dl_type) = be16((v, bits));
-        }
-        _ => return None,
-    }
-    s.rest = w.rest;
-    Some(())
-}
-
-fn pair((v, m): (u128, u128)) -> (u32, u32) {
-    (v as u32, m as u32)
 }
 
 fn be16((v, m): (u128, u128)) -> (Be16, Be16) {
@@ -370,8 +340,8 @@ fn addresses(s: &mut Scan, name: &str, a: &mut Attr) -> Option<()> {
     Some(())
 }
 
-fn transport(s: &mut Scan, attr: &str, name: &str, a: &mut Attr) -> Option<()> {
-    let icmp = attr.starts_with("icmp");
+fn transport(s: &mut Scan, name: &str, a: &mut Attr) -> Option<()> {
+    let icmp = a.name.starts_with("icmp");
     // A whole type or code fills the sixteen bits it is kept in.
     let wide = |(v, m): (u128, u128)| be16((v, if icmp && m == 0xff { 0xffff } else { m }));
     let (f, m) = (&mut *a.flow, &mut *a.mask);

@@ -68,6 +68,13 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// A decimal number with a sign perhaps, cut to 32 bits.
+    pub fn decimal(&mut self) -> Option<u32> {
+        let negative = self.eat("-");
+        let v = self.run(|c| c.is_ascii_digit())?.parse::<u128>().ok()? as u32;
+        Some(if negative { v.wrapping_neg() } else { v })
+    }
+
     /// A value and, when there is one and it may be there, its mask.
     fn masked<T: Copy>(&mut self, full: T, one: impl Fn(&mut Self) -> Option<T>) -> Option<(T, T)> {
         let v = one(self)?;

@@ -217,9 +217,8 @@ fn actions_round_trip() {
         "set(mpls(label=100,tc=3,ttl=64,bos=1))",
         "set(skb_priority(0x5)),set(skb_mark(0x6/0xf))",
         "push_vlan(vid=100,pcp=3),push_vlan(tpid=0x88a8,vid=0,pcp=0,cfi=0),pop_vlan",
-        "push_mpls(label=5,tc=2,ttl=64,bos=1,eth_type=0x8847),pop_mpls(eth_type=0x800),recirc(0x1f)",
-        "hash(l4(0)),hash(sym_l4(3)),trunc(100),meter(3)",
-        "userspace(pid=0,slow_path(bfd,lacp,stp,match)),userspace(pid=7,slow_path(0))",
+        "recirc(0),trunc(5),meter(3)",
+        "userspace(pid=0,slow_path(bfd)),userspace(pid=7,slow_path(0))",
         "userspace(pid=0,controller(reason=1,dont_send=1,continuation=0,recirc_id=10,rule_cookie=0x5,\
          controller_id=3,max_len=128))",
     ] {
@@ -228,6 +227,20 @@ fn actions_round_trip() {
         format_actions(&mut s, &acts, &Style::default());
         assert_eq!(s, t);
     }
+    let printed = |t: &str| {
+        let mut s = String::new();
+        format_actions(&mut s, &parse_actions(t, &names).unwrap(), &Style::default());
+        s
+    };
+    assert_eq!(printed("recirc(31),recirc(-1)"), "recirc(0x1f),recirc(0xffffffff)");
+    assert_eq!(printed("userspace(pid=0,slow_path(lacp|stp))"), "userspace(pid=0,slow_path(lacp,stp))");
+    assert_eq!((printed("clone()"), printed("4294967297")), ("clone(drop)".into(), "1".into()));
+    for bad in ["recirc(0x5)", "1,drop", "clone(drop)", " drop", "hash(l4(0))", "push_vlan(pcp=1)", "clone(1x)"] {
+        let e = parse_actions(bad, &names).unwrap_err();
+        assert_eq!(e.reason(), "Invalid argument", "{bad}");
+    }
+    let reason = |t: &str| parse_actions(t, &names).unwrap_err().reason();
+    assert_eq!((reason("1,2x"), reason("pop_vlanx")), ("End of file".into(), "Unknown error -8".into()));
     assert_eq!(parse_actions("p7", &names).unwrap(), [crate::action::DpAction::Output(DpPort(7))]);
     assert_eq!(parse_actions("1,p8", &names).unwrap_err().to_string(), "syntax error at p8");
     assert!(parse_actions(&"clone(".repeat(100_000), &names).is_err());

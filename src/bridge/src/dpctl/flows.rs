@@ -1,0 +1,321 @@
+//! `dpctl/add-flow` and its kin: flows of the datapath by hand, one or a file of them.
+//!
+//! Neighbours: the parent reads options. Threads: main only.
+
+use super::{datapath, named, no_such_file, options, words, Options};
+use crate::manager::Manager;
+use crate::show::all_flows;
+use datapath::{FlowPut, SharedFlow};
+use flow::odp::{
+    parse_actions, parse_key, split_ufid, ActionError, Fit, FlowStats, KeyOptions, PortNumbers, Ufid,
+};
+use flow::{Be16, DpAction, Flow, Mask};
+use infra::command::Reply;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a command waits for the thread that owns a flow.
+const PATIENCE: usize = 400;
+const PAUSE: Duration = Duration::from_micros(100);
+/// Largest file of flows that is read.
+const MAX_FILE: u64 = 64 << 20;
+
+/// A flow as `add-flow` and its kin give it.
+pub(super) struct Key {
+    ufid: Option<Ufid>,
+    pub(super) flow: Flow,
+    mask: Mask,
+    usable: bool,
+}
+
+/// Reads a flow; `numbers` knows the ports that have names.
+pub(super) fn key(text: &str, numbers: PortNumbers) -> Result<Key, String> {
+    let (ufid, text) = split_ufid(text);
+    let options = KeyOptions { ports: numbers, masks: true, vlan_limit: 1 };
+    let k = parse_key(text, &options).map_err(|e| e.to_string())?;
+    let mut mask = k.mask;
+    mask.0.packet_type = flow::Be32::ZERO;
+    if mask.0.vlans[0].tci.is_zero() {
+        mask.0.vlans[0].tci = Be16::MAX;
+    }
+    let typed = mask.0.dl_type == Be16::MAX && k.flow.packet_type.is_zero();
+    let usable =
+        k.fit == Fit::Perfect && typed && k.flow.in_port < flow::DpPort::NONE.0 && k.flow.in_port <= 0xffff;
+    Ok(Key { ufid, flow: k.flow, mask, usable })
+}
+
+/// The installed flows that a packet with this key would meet, or that have the identifier.
+fn find(m: &Manager, k: &Key) -> Vec<Arc<SharedFlow>> {
+    let all = all_flows(m);
+    match k.ufid {
+        Some(u) => all.into_iter().filter(|f| f.ufid.0 == u.0).collect(),
+        None => all.into_iter().filter(|f| f.key.flow().matches(&k.flow, &f.mask.mask())).collect(),
+    }
+}
+
+/// Waits until `done` says so; flows come and go when their threads get to it.
+fn settle(done: impl Fn() -> bool) {
+    for _ in 0..PATIENCE {
+        if done() {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn actions(text: &str) -> Result<Vec<DpAction>, String> {
+    parse_actions(text, &|_| None)
+        .map_err(|e: ActionError| format!("ovs-vswitchd: parsing actions ({})", e.reason()))
+}
+
+fn put(m: &Manager, k: &Key, actions: Vec<DpAction>) -> Result<(), String> {
+    if !k.usable {
+        return Err("ovs-vswitchd: updating flow table (Invalid argument)".into());
+    }
+    let dp = datapath(m)?;
+    for (pmd, ..) in dp.pmd_stats() {
+        let put = FlowPut {
+            flow: k.flow,
+            mask: k.mask,
+            actions: actions.clone(),
+            ufid: k.ufid.map(|u| datapath::Ufid(u.0)),
+            seq: m.shared.world.seq(),
+            ctx: None,
+        };
+        dp.flow_put(pmd, put);
+    }
+    settle(|| !find(m, k).is_empty());
+    Ok(())
+}
+
+/// A flow whose ports may have the names of the datapath's.
+fn named_key(m: &Manager, text: &str) -> Result<Key, String> {
+    let names = m.dp_port_names();
+    key(text, &|n| names.iter().find(|(_, name)| *name == n).map(|(p, _)| *p))
+}
+
+fn parse_put(m: &Manager, flow: &str, actions_text: &str) -> Result<(Key, Vec<DpAction>), String> {
+    if flow.starts_with("ufid:") && split_ufid(flow).0.is_none() {
+        return Err("ovs-vswitchd: parsing flow ufid (Invalid argument)".into());
+    }
+    let bad = |e: String| format!("ovs-vswitchd: parsing flow key ({e}) (Invalid argument)");
+    let k = named_key(m, flow).map_err(bad)?;
+    Ok((k, actions(actions_text)?))
+}
+
+/// What `-s` prints.
+fn statistics(flows: &[Arc<SharedFlow>]) -> String {
+    let (now, mut sum) = (infra::clock::now_ms().max(0) as u64, FlowStats::default());
+    for s in flows.iter().map(|f| f.stats()) {
+        sum.packets += s.packets;
+        sum.bytes += s.bytes;
+        let ago = (s.used_ms != 0).then(|| now.saturating_sub(s.used_ms));
+        sum.used_ms_ago = match (sum.used_ms_ago, ago) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        sum.tcp_flags |= s.tcp_flags;
+    }
+    format!("{sum}\n")
+}
+
+/// Adds a flow that must not be there.
+fn add(m: &Manager, flow: &str, actions: &str, o: &Options) -> Reply {
+    let (k, actions) = parse_put(m, flow, actions)?;
+    if k.usable && !find(m, &k).is_empty() {
+        return Err("ovs-vswitchd: updating flow table (File exists)".into());
+    }
+    put(m, &k, actions)?;
+    Ok(if o.statistics { statistics(&[]) } else { String::new() })
+}
+
+/// Gives other actions to a flow that must be there, unless it may be created.
+fn modify(m: &Manager, flow: &str, actions: &str, o: &Options) -> Reply {
+    let (k, actions) = parse_put(m, flow, actions)?;
+    let found = find(m, &k);
+    if found.is_empty() {
+        if !o.may_create {
+            return Err(no_such_file("updating flow table"));
+        }
+        put(m, &k, actions.clone())?;
+    }
+    let dp = datapath(m)?;
+    for f in &found {
+        dp.flow_set_actions(f, actions.as_slice().into());
+    }
+    if o.clear && !found.is_empty() {
+        // The actions are changed; counters cannot be.
+        return Err("ovs-vswitchd: updating flow table (Operation not supported)".into());
+    }
+    Ok(if o.statistics { statistics(&found) } else { String::new() })
+}
+
+pub(super) fn add_flow(m: &mut Manager, args: &[&str]) -> Reply {
+    let (o, rest) = options(args, 2)?;
+    match words(m, rest, 2)? {
+        [flow, actions, ..] => add(m, flow, actions, &o),
+        _ => Err("\"dpctl/add-flow\" command requires at least 2 arguments".into()),
+    }
+}
+
+pub(super) fn mod_flow(m: &mut Manager, args: &[&str]) -> Reply {
+    let (o, rest) = options(args, 2)?;
+    match words(m, rest, 2)? {
+        [flow, actions, ..] => modify(m, flow, actions, &o),
+        _ => Err("\"dpctl/mod-flow\" command requires at least 2 arguments".into()),
+    }
+}
+
+fn delete(m: &Manager, flows: &[Arc<SharedFlow>]) -> Result<(), String> {
+    let dp = datapath(m)?;
+    flows.iter().for_each(|f| dp.flow_delete(f));
+    settle(|| {
+        let left = all_flows(m);
+        !left.iter().any(|f| flows.iter().any(|g| Arc::ptr_eq(f, g)))
+    });
+    Ok(())
+}
+
+fn remove(m: &Manager, text: &str, o: &Options) -> Reply {
+    let found: Vec<Arc<SharedFlow>> = match split_ufid(text) {
+        (Some(u), "") => all_flows(m).into_iter().filter(|f| f.ufid.0 == u.0).collect(),
+        _ => {
+            let k = named_key(m, text).map_err(|e| format!("ovs-vswitchd: {e} (Invalid argument)"))?;
+            let same = |f: &Arc<SharedFlow>| f.mask.mask().0.words()[..] == masked(&k.mask).0.words()[..];
+            let found = find(m, &k).into_iter();
+            found.filter(|f| k.ufid.is_some() || same(f)).collect()
+        }
+    };
+    if found.is_empty() {
+        return Err(no_such_file("deleting flow") + "\nPerhaps you need to specify a UFID?");
+    }
+    delete(m, &found)?;
+    Ok(if o.statistics { statistics(&found) } else { String::new() })
+}
+
+pub(super) fn del_flow(m: &mut Manager, args: &[&str]) -> Reply {
+    let (o, rest) = options(args, 1)?;
+    let rest = words(m, rest, 1)?;
+    remove(m, rest.first().copied().unwrap_or_default(), &o)
+}
+
+/// The mask as a thread installs it.
+fn masked(mask: &Mask) -> Mask {
+    let mut mask = *mask;
+    (mask.0.in_port, mask.0.recirc_id) = (u32::MAX, u32::MAX);
+    mask
+}
+
+// ---------------------------------------------------------------------------------------------------- files
+
+/// What a line of a file does.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Verb {
+    Add,
+    Modify,
+    Delete,
+}
+
+/// Verb, flow and actions of a line; what is missing makes it none.
+fn line(text: &str, default: Verb) -> Option<(Verb, &str, &str)> {
+    let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let (verb, text) = match first {
+        "add" => (Verb::Add, rest.trim_start()),
+        "modify" => (Verb::Modify, rest.trim_start()),
+        "delete" => (Verb::Delete, rest.trim_start()),
+        _ => (default, text),
+    };
+    let (flow, actions) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let actions = actions.trim();
+    let complete = !flow.is_empty() && actions.is_empty() == (verb == Verb::Delete);
+    complete.then_some((verb, flow, actions))
+}
+
+/// Carries out the lines of a file; what went wrong.
+fn from_file(m: &Manager, name: &str, default: Verb) -> String {
+    let text = match read(name) {
+        Ok(text) => text,
+        Err(e) => return format!("ovs-vswitchd: Opening file \"{name}\" failed ({})", reason(&e)),
+    };
+    let (mut out, o) = (String::new(), Options::default());
+    for (i, whole) in text.lines().enumerate() {
+        let text = whole.split('#').next().unwrap_or_default().trim();
+        if text.is_empty() {
+            continue;
+        }
+        let done = match line(text, default) {
+            None => Err(format!("ovs-vswitchd: Failed parsing line number {}, skipped!", i + 1)),
+            Some((Verb::Add, flow, actions)) => add(m, flow, actions, &o),
+            Some((Verb::Modify, flow, actions)) => modify(m, flow, actions, &o),
+            Some((Verb::Delete, flow, _)) => remove(m, flow, &o),
+        };
+        if let Err(e) = done {
+            let _ = writeln!(out, "{e}");
+        }
+    }
+    out
+}
+
+/// A regular file's text. There is no standard input, a directory has no lines, and a pipe would block.
+fn read(name: &str) -> std::io::Result<String> {
+    use std::io::Read;
+    let about = std::fs::metadata(name);
+    if name == "-" || about.as_ref().is_ok_and(|m| !m.is_file()) {
+        return Ok(String::new());
+    }
+    about?;
+    let mut bytes = Vec::new();
+    std::fs::File::open(name)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn reason(e: &std::io::Error) -> String {
+    let text = e.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_string()
+}
+
+/// The datapath's name before the file is not looked at, as there is only one.
+fn each_of(m: &Manager, args: &[&str], verb: Verb) -> Reply {
+    let (o, rest) = options(args, 1)?;
+    datapath(m)?;
+    // As in the original, with an option what has no verb is added.
+    let verb = if o.any { Verb::Add } else { verb };
+    Ok(from_file(m, rest.last().copied().unwrap_or_default(), verb))
+}
+
+pub(super) fn add_flows(m: &mut Manager, args: &[&str]) -> Reply {
+    each_of(m, args, Verb::Add)
+}
+
+pub(super) fn mod_flows(m: &mut Manager, args: &[&str]) -> Reply {
+    each_of(m, args, Verb::Modify)
+}
+
+pub(super) fn del_flows(m: &mut Manager, args: &[&str]) -> Reply {
+    let (_, rest) = options(args, 0)?;
+    match rest {
+        [] => {}
+        [dp] if named(m, dp).is_ok() => {}
+        [.., file] => return Ok(from_file(m, file, Verb::Delete)),
+    }
+    datapath(m)?;
+    delete(m, &all_flows(m)).map(|()| String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{line, Verb};
+
+    #[test]
+    fn lines_of_files() {
+        assert_eq!(line("a 1, 2", Verb::Add), Some((Verb::Add, "a", "1, 2")));
+        assert_eq!(line("modify\ta\t3", Verb::Add), Some((Verb::Modify, "a", "3")));
+        assert_eq!(line("delete  a", Verb::Add), Some((Verb::Delete, "a", "")));
+        assert_eq!(line("added a", Verb::Add), Some((Verb::Add, "added", "a")));
+        for bad in ["a", "add", "add a", "delete", "delete a 1", "modify"] {
+            assert_eq!(line(bad, Verb::Add), None, "{bad}");
+        }
+        assert_eq!(line("a", Verb::Delete), Some((Verb::Delete, "a", "")));
+    }
+}
