@@ -9,6 +9,7 @@ pub mod manager;
 mod ports;
 mod publish;
 pub mod schema;
+mod settings;
 pub mod show;
 pub mod state;
 mod status;

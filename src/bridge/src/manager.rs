@@ -6,10 +6,11 @@
 use crate::class::DatapathClass;
 use crate::host::HostShared;
 use crate::ports::Opener;
+use crate::settings::dp_config;
 use crate::state::{Bridge, Bundle};
 use crate::status::StatusWriter;
 use crate::wanted::{Wanted, WantedBridge};
-use datapath::{Datapath, DpConfig, DpOptions, ThreadHook};
+use datapath::{Datapath, DpOptions, ThreadHook};
 use netdev::Factory;
 use ofproto::conn::{ConnId, ConnKind};
 use ofproto::ofproto::Ofproto;
@@ -590,60 +591,6 @@ impl Manager {
         let mut interfaces = self.bridges.values().flat_map(|b| b.interfaces.values());
         if interfaces.any(|i| was_missing(i) && links.index(&i.wanted.name).is_ok()) {
             self.seen = 0;
-        }
-    }
-}
-
-/// The datapath's settings in `other_config`.
-fn dp_config(other: &BTreeMap<String, String>) -> DpConfig {
-    let number = |key: &str, default: u32| match other.get(key).map(|v| (v, v.parse::<u32>())) {
-        None => default,
-        Some((_, Ok(n))) => n,
-        Some((v, Err(_))) => {
-            infra::vlog!(
-                LOG,
-                Warn,
-                "ignoring other_config:{key}={v}, which is not a number from 0 to 4294967295"
-            );
-            default
-        }
-    };
-    let defaults = DpConfig::default();
-    let mask = other.get("pmd-cpu-mask").filter(|m| !m.is_empty());
-    let pmd_cores = mask.and_then(|m| match infra::cpu::parse_mask(m) {
-        Ok(cores) if !cores.is_empty() => Some(cores),
-        Ok(_) => None,
-        Err(e) => {
-            infra::vlog!(
-                LOG,
-                Warn,
-                "ignoring other_config:pmd-cpu-mask={m}: {e}; give a hexadecimal core mask such as 0x6"
-            );
-            None
-        }
-    });
-    DpConfig {
-        pmd_cores,
-        emc_insert_inv_prob: number("emc-insert-inv-prob", 100),
-        tx_flush_interval_us: number("tx-flush-interval", 0).min(1_000_000),
-        upcall_share: upcall_share(other, defaults.upcall_share),
-        flow_self_check: number("flow-self-check", 0),
-        ..defaults
-    }
-}
-
-/// `pmd-upcall-share`, per cent.
-fn upcall_share(other: &BTreeMap<String, String>, default: u32) -> u32 {
-    let Some(text) = other.get("pmd-upcall-share") else { return default };
-    match text.parse() {
-        Ok(n @ 1..=100) => n,
-        _ => {
-            infra::vlog!(
-                LOG,
-                Warn,
-                "ignoring other_config:pmd-upcall-share={text}, which is not a percentage from 1 to 100"
-            );
-            default
         }
     }
 }

@@ -14,6 +14,7 @@ use ofproto::PortConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+static OF_LOG: infra::vlog::Module = infra::vlog::Module::new("ofproto");
 static LIMIT: infra::vlog::RateLimit = infra::vlog::RateLimit::new(5, 5);
 
 /// Opens devices of all types.
@@ -117,6 +118,9 @@ fn bring_up(
         return Err(format!("{}: no free OpenFlow port number is left", w.name));
     };
     iface.ofport = Some(no);
+    if let Some(dp_port) = iface.dp_port {
+        settle(dp, dp_port, &b.wanted.name, no, &w);
+    }
     let mut port = Port {
         no,
         name: w.name.clone(),
@@ -131,6 +135,23 @@ fn bring_up(
     b.of.add_port(port);
     infra::vlog!(LOG, Info, "bridge {}: added interface {} on port {}", b.wanted.name, w.name, no.0);
     Ok(())
+}
+
+/// Gives the datapath its settings of a port. A list that cannot be read leaves them as they are.
+fn settle(dp: &Datapath, dp_port: DpPort, bridge: &str, no: OfPort, w: &WantedInterface) {
+    let why = match crate::settings::port_config(&w.config.other_config) {
+        Some(config) => dp.set_port_config(dp_port, config).err().map(|e| e.to_string()),
+        None => Some("Invalid argument".to_owned()),
+    };
+    if let Some(why) = why {
+        let name = &w.name;
+        infra::vlog!(
+            OF_LOG,
+            Warn,
+            "{bridge}: datapath configuration on port {} ({name}) failed ({why})",
+            no.0
+        );
+    }
 }
 
 /// Whether the options of a patch port are what such a port needs.
@@ -189,6 +210,9 @@ fn update(b: &mut Bridge, w: &WantedInterface, dp: &Datapath) -> bool {
     if let Err(text) = applied {
         infra::vlog!(LOG, Warn, "{}: could not set configuration ({text})", w.name);
         iface.error = Some(text);
+    }
+    if let Some(ofport) = iface.ofport {
+        settle(dp, no, &b.wanted.name, ofport, w);
     }
     true
 }

@@ -4,13 +4,14 @@
 //! what needs the threads' co-operation. Threads: any thread may call any method; none is called by PMDs.
 
 use crate::api::{
-    DpConfig, DpError, DpOptions, FlowEvent, FlowPut, PmdId, PmdRxqs, PortInfo, Upcall, UserspacePacket,
+    DpConfig, DpError, DpOptions, FlowEvent, FlowPut, PmdId, PmdRxqs, PortConfig, PortInfo, Upcall,
+    UserspacePacket,
 };
 use crate::control::{Control, Route};
 use crate::drops::Drop;
 use crate::provider::{DpOp, OpError, Provider, ProviderStats};
 use crate::shared::SharedFlow;
-use crate::stats::PmdStats;
+use crate::stats::{PmdStats, INTERVALS};
 use crate::thread::{Cmd, Execute, Worker};
 use flow::{DpAction, DpPort, Flow};
 use infra::cpu::NumaId;
@@ -258,9 +259,24 @@ impl Datapath {
         self.total_stats().dropped(reason)
     }
 
-    /// Receive queues by PMD.
+    /// Receive queues by PMD, with what they cost in the last minute.
     pub fn pmd_rxqs(&self) -> Vec<PmdRxqs> {
-        self.control.lock().pmd_rxqs()
+        self.pmd_rxqs_over(INTERVALS)
+    }
+
+    /// As [`Datapath::pmd_rxqs`], with what they cost in the last `intervals` of 5 seconds.
+    pub fn pmd_rxqs_over(&self, intervals: usize) -> Vec<PmdRxqs> {
+        self.control.lock().pmd_rxqs(intervals)
+    }
+
+    /// Spreads the receive queues over the PMDs anew, by what they cost now.
+    pub fn rebalance(&self) {
+        self.control.lock().schedule();
+    }
+
+    /// Applies settings of a port.
+    pub fn set_port_config(&self, no: DpPort, config: PortConfig) -> Result<(), DpError> {
+        self.control.lock().set_port_config(no, config)
     }
 
     /// Runs every thread's loop once in the caller's thread, when made with `threads: false`. Returns packets

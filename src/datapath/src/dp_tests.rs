@@ -294,10 +294,11 @@ fn cores_can_change_under_traffic() {
     let r = rig(2);
     r.table.set(1, 0, &[out(2)], in_port_mask());
     let mut sent = 0;
-    for cores in [vec![0], vec![1, 2, 3], vec![3], vec![0, 1], vec![9]] {
+    for cores in [vec![0], vec![1, 2, 3], vec![3], vec![9], vec![0, 1]] {
         let pmd_cores = Some(cores.iter().map(|c| CoreId(*c)).collect());
         r.dp.set_config(DpConfig { pmd_cores, ..DpConfig::default() }).unwrap();
-        let want = if cores == [9] { 2 } else { cores.len() };
+        // There is no core 9: packets wait until somebody polls.
+        let want = if cores == [9] { 0 } else { cores.len() };
         assert_eq!(r.dp.pmd_rxqs().len(), want);
         for i in 0..100 {
             r.ports[0].push(0, &testpkt::udp4(i, 60));

@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+mod assign;
 mod checksum;
 mod classifier;
 mod control;
@@ -36,8 +37,8 @@ mod thread;
 mod tx;
 
 pub use api::{
-    Clock, DpConfig, DpError, DpOptions, FlowEvent, FlowPut, Miss, MissResult, PmdId, PmdRxqs, PortInfo,
-    RxqInfo, Suspect, ThreadHook, Upcall, UserspacePacket,
+    AutoLb, Clock, DpConfig, DpError, DpOptions, FlowEvent, FlowPut, Miss, MissResult, PmdId, PmdRxqs,
+    PortConfig, PortInfo, RxqAssign, RxqInfo, Suspect, ThreadHook, TxSteering, Upcall, UserspacePacket,
 };
 pub use dp::Datapath;
 pub use drops::Drop;

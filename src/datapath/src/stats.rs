@@ -156,8 +156,10 @@ impl Intervals {
         self.next.load(Ordering::Relaxed) != 0
     }
 
-    /// Cycles over all remembered intervals.
-    pub(crate) fn sum(&self) -> u64 {
-        self.slots.iter().map(|s| s.load(Ordering::Relaxed)).sum()
+    /// Cycles over the last `n` intervals, as far as they are remembered.
+    pub(crate) fn sum(&self, n: usize) -> u64 {
+        let next = self.next.load(Ordering::Relaxed);
+        let slot = |back| self.slots[next.wrapping_sub(back) % INTERVALS].load(Ordering::Relaxed);
+        (1..=n.min(INTERVALS).min(next)).map(slot).sum()
     }
 }

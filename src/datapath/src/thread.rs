@@ -32,6 +32,7 @@ const OPTIMIZE_MS: u64 = 1_000;
 /// A receive queue and what belongs to it.
 pub(crate) struct Rxq {
     pub(crate) port: DpPort,
+    pub(crate) index: usize,
     pub(crate) queue: Box<dyn RxQueue>,
     pub(crate) history: Arc<Intervals>,
     /// Cycles of the present interval.
@@ -46,6 +47,8 @@ pub(crate) enum Cmd {
     AddRx(Box<Rxq>),
     /// Gives all queues of the port back.
     TakePort(DpPort),
+    /// Gives one receive queue of the port back.
+    TakeRx(DpPort, usize),
     /// Removes the megaflows of packets received from the port.
     PurgePort(DpPort),
     Config {
@@ -54,6 +57,8 @@ pub(crate) enum Cmd {
         vlan_limit: u8,
         upcall_share: u32,
         flow_self_check: u32,
+        max_sleep_us: u32,
+        perf_metrics: bool,
     },
     FlowPut(Box<FlowPut>),
     FlowDelete(Arc<SharedFlow>),
@@ -74,6 +79,8 @@ pub(crate) struct Execute {
 pub(crate) enum Reply {
     /// The queues of a port, for control to close.
     Took { _rx: Vec<Rxq>, _tx: Option<Box<TxPort>> },
+    /// A receive queue, for another thread.
+    TookRx(Option<Box<Rxq>>),
     /// The command before is done.
     Done,
     /// The thread ends; events that found the ring full.
@@ -339,6 +346,13 @@ impl Worker {
                 self.rxqs = kept;
                 self.reply(Reply::Took { _rx: gone, _tx: tx });
             }
+            Cmd::TakeRx(no, index) => {
+                // What it received goes out before another thread receives what follows.
+                e.tx.flush_all(&mut e.stats);
+                let at = self.rxqs.iter().position(|q| q.port == no && q.index == index);
+                let taken = at.map(|i| Box::new(self.rxqs.remove(i)));
+                self.reply(Reply::TookRx(taken));
+            }
             Cmd::PurgePort(no) => {
                 e.purge_port(no.0);
                 self.reply(Reply::Done);
@@ -349,6 +363,8 @@ impl Worker {
                 vlan_limit,
                 upcall_share,
                 flow_self_check,
+                max_sleep_us: _,
+                perf_metrics: _,
             } => {
                 e.emc.set_inv_prob(emc_insert_inv_prob);
                 e.vlan_limit = if vlan_limit == 0 { u8::MAX } else { vlan_limit };
