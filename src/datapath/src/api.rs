@@ -299,8 +299,8 @@ pub struct RxqInfo {
     pub upcalls: u64,
     /// Cycles charged for those.
     pub upcall_cycles: u64,
-    /// Polls that were put off because its misses kept other queues waiting.
-    pub waits: u64,
+    /// Cycles for which it was not polled because its misses kept other queues waiting.
+    pub held_cycles: u64,
     /// Its misses that were dropped for that reason.
     pub refused: u64,
 }

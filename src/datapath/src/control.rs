@@ -598,7 +598,7 @@ impl Control {
                     enabled: true,
                     upcalls: q.upcalls.upcalls.load(Ordering::Relaxed),
                     upcall_cycles: q.upcalls.cycles.load(Ordering::Relaxed),
-                    waits: q.upcalls.waits.load(Ordering::Relaxed),
+                    held_cycles: q.upcalls.held.load(Ordering::Relaxed),
                     refused: q.upcalls.refused.load(Ordering::Relaxed),
                     cycles: q.history.sum(intervals),
                 }));

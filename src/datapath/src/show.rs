@@ -156,23 +156,26 @@ pub fn pmd_upcalls(dp: &Datapath, args: &[&str]) -> Result<String, String> {
     let sel = parse(dp, args)?;
     let share = dp.config().upcall_share;
     let mut out = String::new();
-    dp.pmd_rxqs().iter().filter(|p| sel.has(p.pmd)).for_each(|p| upcalls_of(&mut out, p, share));
+    dp.pmd_rxqs()
+        .iter()
+        .filter(|p| sel.has(p.pmd))
+        .for_each(|p| upcalls_of(&mut out, p, share, infra::clock::tsc_hz()));
     Ok(out)
 }
 
-fn upcalls_of(out: &mut String, p: &PmdRxqs, share: u32) {
+fn upcalls_of(out: &mut String, p: &PmdRxqs, share: u32, hz: u64) {
     heading(out, p.pmd, p.numa);
     let _ = writeln!(out, "  upcall share: {share} %");
     for q in &p.rxqs {
         let _ = writeln!(
             out,
-            "  port: {:<16}  queue-id: {:2}  upcalls: {}  avg. cycles per upcall: {:.0}  polls put off: {}  \
+            "  port: {:<16}  queue-id: {:2}  upcalls: {}  avg. cycles per upcall: {:.0}  held back: {} ms  \
              upcalls dropped: {}",
             q.port,
             q.queue,
             q.upcalls,
             ratio(q.upcall_cycles, q.upcalls),
-            q.waits,
+            q.held_cycles / (hz / 1_000).max(1),
             q.refused
         );
     }
@@ -327,7 +330,7 @@ mod tests {
             cycles,
             upcalls: 12,
             upcall_cycles: 72_000,
-            waits: 3,
+            held_cycles: 0,
             refused: 2,
         };
         let mut p = PmdRxqs {
@@ -366,16 +369,16 @@ mod tests {
             cycles: 1,
             upcalls: 12,
             upcall_cycles: 72_000,
-            waits: 3,
+            held_cycles: 5_200_000,
             refused: 2,
         };
         let (pmd, numa) = (PmdId(1), NumaId(0));
         let p = PmdRxqs { pmd, numa, isolated: false, cycles: 0, busy_cycles: 0, rxqs: vec![q] };
         let mut out = String::new();
-        upcalls_of(&mut out, &p, 8);
+        upcalls_of(&mut out, &p, 8, 2_600_000_000);
         let want = "pmd thread numa_id 0 core_id 1:
   upcall share: 8 %
-  port: p0                queue-id:  0  upcalls: 12  avg. cycles per upcall: 6000  polls put off: 3  upcalls dropped: 2
+  port: p0                queue-id:  0  upcalls: 12  avg. cycles per upcall: 6000  held back: 2 ms  upcalls dropped: 2
 ";
         assert_eq!(out, want);
     }

@@ -167,7 +167,8 @@ impl Worker {
         let mut total = 0;
         for i in 0..self.rxqs.len() {
             self.engine.missing = Missing::default();
-            if self.rxqs[i].account.in_debt() && !self.admit(i, mark) {
+            let account = &self.rxqs[i].account;
+            if account.in_debt() && (account.waits(mark) || !self.admit(i, mark)) {
                 continue;
             }
             let n = self.poll_queue(i, mark);
