@@ -2,8 +2,9 @@
 //!
 //! Neighbours: `show` prints flows and lists the other commands; the daemon serves [`COMMANDS`]. Threads: main only.
 
+use crate::backer::Backer;
 use crate::manager::Manager;
-use crate::show::{all_flows, flow_line, DumpStyle};
+use crate::show::{flow_line, DumpStyle};
 use datapath::{Datapath, FlowPut, PmdId, SharedFlow};
 use flow::odp::{
     format_actions, format_key, parse_actions, parse_key, split_ufid, Fit, KeyOptions, Style, Ufid,
@@ -43,37 +44,37 @@ fn no_such_file(what: &str) -> String {
     format!("ovs-vswitchd: {what} (No such file or directory)")
 }
 
-/// Options, and words behind a name of the datapath that is left out or right.
+/// Options, the datapath, and the words behind its name, which may be left out when there is one.
 fn words<'a>(
     m: &Manager,
     args: &[&'a str],
     n: usize,
     options: &[&str],
-) -> Result<(Vec<&'a str>, Vec<&'a str>), String> {
+) -> Result<(Vec<&'a str>, Arc<Backer>, Vec<&'a str>), String> {
     let (given, words): (Vec<&str>, Vec<&str>) = args.iter().partition(|a| a.starts_with('-'));
     if let Some(o) = given.iter().find(|o| !options.contains(o)) {
         return Err(format!("Unrecognized option {o}"));
     }
     if words.len() > n {
-        named(m, words[0])?;
-        return Ok((given, words[1..].to_vec()));
+        let b = choose(m, Some(words[0]))?;
+        return Ok((given, b, words[1..].to_vec()));
     }
-    if m.datapath.is_none() {
-        return Err(NO_DATAPATH.into());
-    }
-    Ok((given, words))
+    Ok((given, choose(m, None)?, words))
 }
 
-/// Whether `name` is the datapath with its type.
-fn named(m: &Manager, name: &str) -> Result<(), String> {
-    match &m.datapath {
-        Some(dp) if dp.full_name() == name => Ok(()),
-        _ => Err(NO_DATAPATH.into()),
-    }
-}
-
-fn datapath(m: &Manager) -> Result<Arc<Datapath>, String> {
-    m.datapath.clone().ok_or_else(|| NO_DATAPATH.into())
+/// The datapath of that name and type, or the only one.
+fn choose(m: &Manager, name: Option<&str>) -> Result<Arc<Backer>, String> {
+    let all = &m.shared.backers;
+    let found = match name {
+        Some(name) => all.with_full_name(name),
+        None => all.only(),
+    };
+    let why = match (name, all.len()) {
+        (Some(_), _) => "",
+        (None, 0) => "ovs-vswitchd: no datapaths exist\n",
+        (None, _) => "ovs-vswitchd: multiple datapaths, specify one\n",
+    };
+    found.cloned().ok_or_else(|| format!("{why}{NO_DATAPATH}"))
 }
 
 // ---------------------------------------------------------------------------------------------------- flows
@@ -86,9 +87,12 @@ struct Key {
     usable: bool,
 }
 
-fn key(m: &Manager, text: &str) -> Result<Key, String> {
+fn key(b: &Backer, text: &str) -> Result<Key, String> {
+    parse(&b.port_names(), text)
+}
+
+fn parse(names: &BTreeMap<DpPort, String>, text: &str) -> Result<Key, String> {
     let (ufid, text) = split_ufid(text);
-    let names = m.dp_port_names();
     let numbers = |n: &str| names.iter().find(|(_, name)| *name == n).map(|(p, _)| *p);
     let options = KeyOptions { ports: &numbers, masks: true, vlan_limit: 1 };
     let k = parse_key(text, &options).map_err(|e| e.to_string())?;
@@ -104,8 +108,8 @@ fn key(m: &Manager, text: &str) -> Result<Key, String> {
 }
 
 /// The installed flows that a packet with this key would meet, or that have the identifier.
-fn find(m: &Manager, k: &Key) -> Vec<Arc<SharedFlow>> {
-    let all = all_flows(m);
+fn find(b: &Backer, k: &Key) -> Vec<Arc<SharedFlow>> {
+    let all = b.slow.flows();
     match k.ufid {
         Some(u) => all.into_iter().filter(|f| f.ufid.0 == u.0).collect(),
         None => all.into_iter().filter(|f| f.key.flow().matches(&k.flow, &f.mask.mask())).collect(),
@@ -126,57 +130,55 @@ fn actions(text: &str) -> Result<Vec<DpAction>, String> {
     parse_actions(text, &|_| None).map_err(|_| "ovs-vswitchd: parsing actions (Invalid argument)".into())
 }
 
-fn put(m: &Manager, k: &Key, actions: Vec<DpAction>) -> Result<(), String> {
+fn put(b: &Backer, k: &Key, actions: Vec<DpAction>) -> Result<(), String> {
     if !k.usable {
         return Err("ovs-vswitchd: updating flow table (Invalid argument)".into());
     }
-    let dp = datapath(m)?;
-    for (pmd, ..) in dp.pmd_stats() {
+    for (pmd, ..) in b.datapath.pmd_stats() {
         let put = FlowPut {
             flow: k.flow,
             mask: k.mask,
             actions: actions.clone(),
             ufid: k.ufid.map(|u| datapath::Ufid(u.0)),
-            seq: m.shared.world.seq(),
+            seq: b.world.seq(),
             ctx: None,
         };
-        dp.flow_put(pmd, put);
+        b.datapath.flow_put(pmd, put);
     }
-    settle(|| !find(m, k).is_empty());
+    settle(|| !find(b, k).is_empty());
     Ok(())
 }
 
-fn parse_put(m: &Manager, words: &[&str]) -> Result<(Key, Vec<DpAction>), String> {
+fn parse_put(b: &Backer, words: &[&str]) -> Result<(Key, Vec<DpAction>), String> {
     let bad = |e: String| format!("ovs-vswitchd: parsing flow key ({e}) (Invalid argument)");
-    let k = key(m, words[0]).map_err(bad)?;
+    let k = key(b, words[0]).map_err(bad)?;
     Ok((k, actions(words[1])?))
 }
 
 fn add_flow(m: &mut Manager, args: &[&str]) -> Reply {
-    let (_, words) = words(m, args, 2, &[])?;
-    let (k, actions) = parse_put(m, &words)?;
-    if k.usable && !find(m, &k).is_empty() {
+    let (_, b, words) = words(m, args, 2, &[])?;
+    let (k, actions) = parse_put(&b, &words)?;
+    if k.usable && !find(&b, &k).is_empty() {
         return Err("ovs-vswitchd: updating flow table (File exists)".into());
     }
-    put(m, &k, actions).map(|()| String::new())
+    put(&b, &k, actions).map(|()| String::new())
 }
 
 fn mod_flow(m: &mut Manager, args: &[&str]) -> Reply {
-    let (options, words) = words(m, args, 2, &["--clear", "--may-create"])?;
+    let (options, b, words) = words(m, args, 2, &["--clear", "--may-create"])?;
     if words.len() < 2 {
         return Err("\"dpctl/mod-flow\" command requires at least 2 arguments".into());
     }
-    let (k, actions) = parse_put(m, &words)?;
-    let found = find(m, &k);
+    let (k, actions) = parse_put(&b, &words)?;
+    let found = find(&b, &k);
     if found.is_empty() {
         if options.contains(&"--may-create") {
-            return put(m, &k, actions).map(|()| String::new());
+            return put(&b, &k, actions).map(|()| String::new());
         }
         return Err(no_such_file("updating flow table"));
     }
-    let dp = datapath(m)?;
     for f in found {
-        dp.flow_set_actions(&f, actions.as_slice().into());
+        b.datapath.flow_set_actions(&f, actions.as_slice().into());
     }
     if options.contains(&"--clear") {
         // The actions are changed; counters cannot be.
@@ -186,39 +188,41 @@ fn mod_flow(m: &mut Manager, args: &[&str]) -> Reply {
 }
 
 fn get_flow(m: &mut Manager, args: &[&str]) -> Reply {
-    let (options, words) = words(m, args, 1, &["-m", "--more", "--names", "--no-names"])?;
+    let (options, b, words) = words(m, args, 1, &["-m", "--more", "--names", "--no-names"])?;
     let Some(text) = words.last() else {
         return Err("\"dpctl/get-flow\" command requires at least 1 arguments".into());
     };
     let (Some(ufid), _) = split_ufid(text) else { return Ok("ovs-vswitchd: parsing flow ufid".into()) };
-    let found = all_flows(m).into_iter().find(|f| f.ufid.0 == ufid.0);
+    let found = b.slow.flows().into_iter().find(|f| f.ufid.0 == ufid.0);
     let Some(f) = found else { return Err(no_such_file("getting flow")) };
-    let table = m.dp_port_names();
+    let table = b.port_names();
     let verbose = options.iter().any(|o| o.starts_with("-m") || *o == "--more");
     let names = verbose || options.contains(&"--names");
     let style = DumpStyle { verbose, names: names.then_some(&table), dpctl: true };
     Ok(flow_line(&f, &style, infra::clock::now_ms().max(0) as u64))
 }
 
-fn delete(m: &Manager, flows: &[Arc<SharedFlow>]) -> Result<(), String> {
-    let dp = datapath(m)?;
-    flows.iter().for_each(|f| dp.flow_delete(f));
+fn delete(b: &Backer, flows: &[Arc<SharedFlow>]) {
+    flows.iter().for_each(|f| b.datapath.flow_delete(f));
     settle(|| {
-        let left = all_flows(m);
+        let left = b.slow.flows();
         !left.iter().any(|f| flows.iter().any(|g| Arc::ptr_eq(f, g)))
     });
-    Ok(())
 }
 
 fn del_flow(m: &mut Manager, args: &[&str]) -> Reply {
-    let (_, words) = words(m, args, 1, &[])?;
-    let text = words.last().copied().unwrap_or_default();
+    let (_, b, words) = words(m, args, 1, &[])?;
+    del_one(&b, words.last().copied().unwrap_or_default())
+}
+
+/// Deletes the flow that `text` names.
+fn del_one(b: &Backer, text: &str) -> Reply {
     let found = match split_ufid(text) {
-        (Some(u), "") => all_flows(m).into_iter().filter(|f| f.ufid.0 == u.0).collect(),
+        (Some(u), "") => b.slow.flows().into_iter().filter(|f| f.ufid.0 == u.0).collect(),
         _ => {
-            let k = key(m, text).map_err(|e| format!("ovs-vswitchd: {e} (Invalid argument)"))?;
+            let k = key(b, text).map_err(|e| format!("ovs-vswitchd: {e} (Invalid argument)"))?;
             let same = |f: &Arc<SharedFlow>| f.mask.mask().0.words()[..] == masked(&k.mask).0.words()[..];
-            let found = find(m, &k);
+            let found = find(b, &k);
             if k.ufid.is_some() {
                 found
             } else {
@@ -229,7 +233,8 @@ fn del_flow(m: &mut Manager, args: &[&str]) -> Reply {
     if found.is_empty() {
         return Err(no_such_file("deleting flow") + "\nPerhaps you need to specify a UFID?");
     }
-    delete(m, &found).map(|()| String::new())
+    delete(b, &found);
+    Ok(String::new())
 }
 
 /// The mask as a thread installs it.
@@ -240,25 +245,23 @@ fn masked(mask: &Mask) -> Mask {
 }
 
 fn del_flows(m: &mut Manager, args: &[&str]) -> Reply {
-    match args {
-        [] => {}
-        [dp] if named(m, dp).is_ok() => {}
-        [.., file] => {
-            return Ok(match std::fs::read_to_string(file) {
-                Ok(text) => from_file(m, &text),
-                Err(e) => format!("ovs-vswitchd: Opening file \"{file}\" failed ({})", reason(&e)),
-            })
-        }
-    }
-    delete(m, &all_flows(m)).map(|()| String::new())
+    let named = args.first().filter(|_| args.len() > 1 || choose(m, args.first().copied()).is_ok());
+    let b = choose(m, named.copied())?;
+    let Some(file) = args.get(usize::from(named.is_some())) else {
+        delete(&b, &b.slow.flows());
+        return Ok(String::new());
+    };
+    Ok(match std::fs::read_to_string(file) {
+        Ok(text) => from_file(&b, &text),
+        Err(e) => format!("ovs-vswitchd: Opening file \"{file}\" failed ({})", reason(&e)),
+    })
 }
 
 /// Deletes the flows that the lines of a file name; what went wrong.
-fn from_file(m: &mut Manager, text: &str) -> String {
+fn from_file(b: &Backer, text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    let lines: Vec<String> =
-        lines.map(|l| l.strip_prefix("delete ").unwrap_or(l).trim().to_string()).collect();
-    lines.iter().filter_map(|l| del_flow(m, &[l]).err()).map(|e| e + "\n").collect()
+    let lines = lines.map(|l| l.strip_prefix("delete ").unwrap_or(l).trim());
+    lines.filter_map(|l| del_one(b, l).err()).map(|e| e + "\n").collect()
 }
 
 fn reason(e: &std::io::Error) -> String {
@@ -279,8 +282,8 @@ struct Wanted {
     others: bool,
 }
 
-fn wanted(m: &Manager, args: &[&str]) -> Result<Wanted, String> {
-    let (mut w, mut words) = (Wanted::default(), Vec::new());
+fn wanted(m: &Manager, args: &[&str]) -> Result<(Arc<Backer>, Wanted), String> {
+    let (mut w, mut words, mut condition) = (Wanted::default(), Vec::new(), None);
     for a in args {
         match *a {
             "-m" | "--more" => w.verbose = true,
@@ -294,17 +297,14 @@ fn wanted(m: &Manager, args: &[&str]) -> Result<Wanted, String> {
                 w.pmd = Some(pmd);
             }
             a if a.starts_with("type=") => w.others = !check_type(&a[5..])?,
-            a if a.starts_with("filter=") => w.filter = filter(m, &a[7..])?,
+            a if a.starts_with("filter=") => condition = Some(&a[7..]),
             o if o.starts_with('-') => return Err(format!("Unrecognized option {o}")),
             name => words.push(name),
         }
     }
-    match words[..] {
-        [name] => named(m, name)?,
-        _ if m.datapath.is_none() => return Err(NO_DATAPATH.into()),
-        _ => {}
-    }
-    Ok(w)
+    let b = choose(m, words.first().copied().filter(|_| words.len() == 1))?;
+    w.filter = condition.map(|text| filter(&b, text)).transpose()?;
+    Ok((b, w))
 }
 
 /// Whether flows that are not offloaded are among `kinds`.
@@ -317,14 +317,13 @@ fn check_type(kinds: &str) -> Result<bool, String> {
 }
 
 /// Ports in a filter are those of the datapath.
-fn filter(m: &Manager, text: &str) -> Result<Option<(Flow, Mask)>, String> {
-    let names = m.dp_port_names();
+fn filter(b: &Backer, text: &str) -> Result<(Flow, Mask), String> {
+    let names = b.port_names();
     let numbers = |n: &str| {
         let p = names.iter().find(|(_, name)| *name == n).map(|(p, _)| p.0);
         p.and_then(|p| u16::try_from(p).ok()).map(OfPort)
     };
     Flow::parse_given(text, &numbers)
-        .map(Some)
         .map_err(|e| format!("ovs-vswitchd: Failed to parse filter ({text}: {e})"))
 }
 
@@ -341,13 +340,13 @@ fn bytes_set(v: u64) -> u64 {
 }
 
 fn dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
-    let w = wanted(m, args)?;
-    let table = m.dp_port_names();
+    let (b, w) = wanted(m, args)?;
+    let table = b.port_names();
     let style =
         DumpStyle { verbose: w.verbose, names: (w.names || w.verbose).then_some(&table), dpctl: true };
     let now = infra::clock::now_ms().max(0) as u64;
     let mut by_pmd: BTreeMap<PmdId, Vec<String>> = BTreeMap::new();
-    for f in all_flows(m).iter().filter(|_| !w.others) {
+    for f in b.slow.flows().iter().filter(|_| !w.others) {
         let matches = w.filter.as_ref().is_none_or(|filter| passes(f, filter));
         if matches && w.pmd.is_none_or(|p| p == f.pmd) {
             by_pmd.entry(f.pmd).or_default().push(flow_line(f, &style, now));
@@ -383,7 +382,8 @@ fn show_actions(_: &mut Manager, args: &[&str]) -> Reply {
 /// Prints the actions by the VLAN header that packets have when they run.
 fn normalize_actions(m: &mut Manager, args: &[&str]) -> Reply {
     let bad = |e: String| format!("ovs-vswitchd: odp_flow_key_from_string ({e}) (Invalid argument)");
-    let k = key(m, args[0]).map_err(bad)?;
+    let names = m.shared.backers.only().map(|b| b.port_names()).unwrap_or_default();
+    let k = parse(&names, args[0]).map_err(bad)?;
     let mut shown = Mask(k.flow.packet_mask().0);
     for (w, v) in shown.0.words_mut().iter_mut().zip(k.flow.words()).take(METADATA_WORDS) {
         *w = bytes_set(*v);
@@ -425,10 +425,10 @@ const METADATA_WORDS: usize = std::mem::offset_of!(Flow, dl_dst) / 8;
 // ---------------------------------------------------------------------------------------------------- ports
 
 fn open_dp(m: &Manager, name: &str) -> Result<Arc<Datapath>, String> {
-    match &m.datapath {
-        Some(dp) if dp.full_name() == name => Ok(dp.clone()),
-        _ if name.contains('@') => Err("ovs-vswitchd: opening datapath (No such device)".into()),
-        _ => Err(no_such_file("opening datapath")),
+    match m.shared.backers.with_full_name(name) {
+        Some(b) => Ok(b.datapath.clone()),
+        None if name.contains('@') => Err("ovs-vswitchd: opening datapath (No such device)".into()),
+        None => Err(no_such_file("opening datapath")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backer;
 mod class;
 pub mod dpctl;
 pub mod host;
@@ -16,5 +17,6 @@ mod status;
 pub mod trace;
 pub mod wanted;
 
+pub use backer::Backer;
 pub use class::DatapathClass;
 pub use manager::{Deps, DeviceLibrary, Manager};

@@ -60,25 +60,17 @@ impl Manager {
         self.bridges.get(name).ok_or_else(|| "no such bridge".to_string())
     }
 
-    fn dp(&self) -> Result<&Arc<Datapath>, String> {
-        self.datapath.as_ref().ok_or_else(|| "datapath not found".to_string())
-    }
-
-    pub(crate) fn dp_port_names(&self) -> BTreeMap<DpPort, String> {
-        let ports = self.datapath.iter().flat_map(|d| d.ports());
-        ports.map(|p| (p.no, p.netdev.name().to_string())).collect()
-    }
-
     /// What the parts keep in memory, by name.
     pub fn memory(&self) -> Vec<(String, usize)> {
-        let mut m = vec![
-            ("ports".to_string(), self.bridges.values().map(|b| b.interfaces.len()).sum()),
-            ("rules".to_string(), self.bridges.values().map(|b| b.of.flows().len()).sum()),
-        ];
-        if let Some(s) = &self.shared.slow {
-            m.extend(s.memory());
+        let mut sums = BTreeMap::new();
+        for b in self.bridges.values() {
+            *sums.entry("ports".to_string()).or_default() += b.interfaces.len();
+            *sums.entry("rules".to_string()).or_default() += b.of.flows().len();
         }
-        m
+        for (name, n) in self.shared.backers.iter().flat_map(|b| b.slow.memory()) {
+            *sums.entry(name).or_default() += n;
+        }
+        sums.into_iter().filter(|(_, n)| *n > 0).collect()
     }
 }
 
@@ -106,16 +98,17 @@ fn interface_line(name: &str, i: &Interface, no: OfPort) -> String {
     }
 }
 
-/// Lookups that hit and that missed, of all threads.
 fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
-    let Some(dp) = &m.datapath else { return Ok(String::new()) };
-    let ProviderStats { hit, missed, .. } = dp.stats();
-    let mut out = format!("{}: hit:{hit} missed:{missed}\n", dp.full_name());
-    for (name, b) in &m.bridges {
-        put!(out, "  {name}:\n");
-        for (n, i) in &b.interfaces {
-            if let Some(no) = i.ofport {
-                out.push_str(&interface_line(n, i, no));
+    let mut out = String::new();
+    for backer in m.shared.backers.by_name() {
+        let ProviderStats { hit, missed, .. } = backer.datapath.stats();
+        put!(out, "{}: hit:{hit} missed:{missed}\n", backer.datapath.full_name());
+        for (name, b) in m.bridges.iter().filter(|(_, b)| Arc::ptr_eq(&b.backer, backer)) {
+            put!(out, "  {name}:\n");
+            for (n, i) in &b.interfaces {
+                if let Some(no) = i.ofport {
+                    out.push_str(&interface_line(n, i, no));
+                }
             }
         }
     }
@@ -123,11 +116,15 @@ fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
 }
 
 fn dpif_dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.bridges.iter().map(|(n, b)| format!("{}@{n}\n", b.wanted.datapath_type)).collect())
+    let mut names: Vec<String> =
+        m.bridges.iter().map(|(n, b)| format!("{}@{n}\n", b.backer.class.name)).collect();
+    names.sort_unstable();
+    Ok(names.concat())
 }
 
 fn dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.datapath.iter().map(|d| format!("{}\n", d.full_name())).collect())
+    let all = m.shared.backers.by_class(&m.classes);
+    Ok(all.iter().map(|b| format!("{}\n", b.datapath.full_name())).collect())
 }
 
 fn known(v: u64) -> String {
@@ -151,22 +148,32 @@ fn bytes_text(v: u64) -> String {
 }
 
 fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
-    let mut stats = false;
+    let (mut stats, mut chosen) = (false, Vec::new());
     for a in args {
         match *a {
             "-s" | "--statistics" => stats = true,
             o if o.starts_with('-') => return Err(format!("Unrecognized option {o}")),
-            name if m.datapath.as_ref().is_some_and(|d| d.full_name() == name) => {}
-            name => {
-                let why = if name.contains('@') { "No such device" } else { "No such file or directory" };
-                return Err(format!("ovs-vswitchd: opening datapath {name} failed ({why})"));
-            }
+            name => match m.shared.backers.with_full_name(name) {
+                Some(b) => chosen.push(b),
+                None => {
+                    let why = if name.contains('@') { "No such device" } else { "No such file or directory" };
+                    return Err(format!("ovs-vswitchd: opening datapath {name} failed ({why})"));
+                }
+            },
         }
     }
-    let Some(dp) = &m.datapath else { return Ok(String::new()) };
+    if chosen.is_empty() {
+        chosen = m.shared.backers.by_class(&m.classes);
+    }
+    let mut out = String::new();
+    chosen.iter().for_each(|b| show_datapath(&mut out, b.datapath.as_ref(), stats));
+    Ok(out)
+}
+
+fn show_datapath(out: &mut String, dp: &dyn Provider, stats: bool) {
     let ProviderStats { hit, missed, lost, flows } = dp.stats();
-    let mut out =
-        format!("{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {flows}\n", dp.full_name(),);
+    let name = dp.full_name();
+    put!(out, "{name}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {flows}\n");
     for p in dp.ports() {
         let n = p.netdev.as_ref();
         match n.dpif_type() {
@@ -174,10 +181,9 @@ fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
             kind => put!(out, "  port {}: {} ({kind}{})\n", p.no, n.name(), args_text(n)),
         }
         if stats {
-            port_statistics(&mut out, n);
+            port_statistics(out, n);
         }
     }
-    Ok(out)
 }
 
 fn port_statistics(out: &mut String, n: &dyn Netdev) {
@@ -241,10 +247,6 @@ pub(crate) fn flow_line(f: &SharedFlow, style: &DumpStyle<'_>, now_ms: u64) -> S
     out
 }
 
-pub(crate) fn all_flows(m: &Manager) -> Vec<Arc<SharedFlow>> {
-    m.shared.slow.as_ref().map(|s| s.flows()).unwrap_or_default()
-}
-
 fn dpif_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
     let (name, options) = args.split_last().ok_or("no such bridge")?;
     let (mut verbose, mut names) = (false, None);
@@ -258,11 +260,11 @@ fn dpif_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
     }
     let b = m.bridge(name)?;
     let ports: Vec<u32> = b.interfaces.values().filter_map(|i| i.dp_port).map(|p| p.0).collect();
-    let table = m.dp_port_names();
+    let table = b.backer.port_names();
     let style = DumpStyle { verbose, names: names.unwrap_or(verbose).then_some(&table), dpctl: false };
     let now = infra::clock::now_ms().max(0) as u64;
     let mut out = String::new();
-    for f in all_flows(m).iter().filter(|f| ports.contains(&f.key.flow().in_port)) {
+    for f in b.backer.slow.flows().iter().filter(|f| ports.contains(&f.key.flow().in_port)) {
         out.push_str(&flow_line(f, &style, now));
         out.push('\n');
     }
@@ -271,35 +273,40 @@ fn dpif_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
 
 // -------------------------------------------------------------------------------------------- dpif-netdev
 
+/// All of them, in their order of listing.
+fn datapaths(m: &Manager) -> Vec<&Datapath> {
+    m.shared.backers.by_class(&m.classes).into_iter().map(|b| b.datapath.as_ref()).collect()
+}
+
 fn pmd_stats_show(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_stats(m.dp()?, args)
+    datapath::show::pmd_stats(&datapaths(m), args)
 }
 
 fn pmd_stats_clear(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_stats_clear(m.dp()?, args)
+    datapath::show::pmd_stats_clear(&datapaths(m), args)
 }
 
 fn pmd_perf_show(m: &mut Manager, args: &[&str]) -> Reply {
     let ms = infra::clock::wall_ms().rem_euclid(86_400_000);
     let (s, ms) = (ms / 1_000, ms % 1_000);
     let time = format!("{:02}:{:02}:{:02}.{ms:03}", s / 3_600, s / 60 % 60, s % 60);
-    datapath::show::pmd_perf(m.dp()?, args, &time)
+    datapath::show::pmd_perf(&datapaths(m), args, &time)
 }
 
 fn dpif_impl_get(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(datapath::show::dpif_impl(m.dp()?))
+    Ok(datapaths(m).into_iter().map(datapath::show::dpif_impl).collect())
 }
 
 fn miniflow_parser_get(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(datapath::show::miniflow_parser(m.dp()?))
+    Ok(datapaths(m).into_iter().map(datapath::show::miniflow_parser).collect())
 }
 
 fn pmd_rxq_show(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_rxqs(m.dp()?, args)
+    datapath::show::pmd_rxqs(&datapaths(m), args)
 }
 
 fn pmd_upcall_show(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_upcalls(m.dp()?, args)
+    datapath::show::pmd_upcalls(&datapaths(m), args)
 }
 
 // -------------------------------------------------------------------------------------------- fdb
@@ -340,7 +347,7 @@ fn fdb_add(m: &mut Manager, args: &[&str]) -> Reply {
         .filter(|_| b.interfaces.get(args[1]).is_some_and(|i| i.ofport.is_some()))
         .ok_or("software error, odp port is present but no ofp port")?;
     b.macs.add_static(key, bundle.id, infra::clock::now_ms().max(0) as u64);
-    m.shared.world.bump();
+    b.backer.world.bump();
     Ok(String::new())
 }
 
@@ -350,7 +357,7 @@ fn fdb_del(m: &mut Manager, args: &[&str]) -> Reply {
     if !b.macs.del_static(key) {
         return Err("could not find static mac entry".into());
     }
-    m.shared.world.bump();
+    b.backer.world.bump();
     Ok(String::new())
 }
 
@@ -364,8 +371,8 @@ fn named_or_all<'a>(m: &'a Manager, args: &[&str]) -> Result<Vec<&'a Bridge>, St
 fn fdb_flush(m: &mut Manager, args: &[&str]) -> Reply {
     for b in named_or_all(m, args)? {
         b.macs.flush();
+        b.backer.world.bump();
     }
-    m.shared.world.bump();
     Ok("table successfully flushed".into())
 }
 
@@ -390,29 +397,24 @@ fn fdb_stats_clear(m: &mut Manager, args: &[&str]) -> Reply {
 // -------------------------------------------------------------------------------------------- upcall, revalidator
 
 fn upcall_show(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.shared.slow.as_ref().map(|s| s.show()).unwrap_or_default())
+    Ok(m.shared.backers.iter().map(|b| b.slow.show()).collect())
 }
 
 fn set_flow_limit(m: &mut Manager, args: &[&str]) -> Reply {
     // As atoi(3): what is no number is 0.
     let digits: String = args[0].chars().take_while(char::is_ascii_digit).collect();
     let limit = digits.parse::<u32>().unwrap_or(if digits.is_empty() { 0 } else { u32::MAX });
-    if let Some(s) = &m.shared.slow {
-        s.set_flow_limit(limit);
-    }
+    m.shared.backers.iter().for_each(|b| b.slow.set_flow_limit(limit));
     Ok(format!("set flow_limit to {limit}\n"))
 }
 
 fn revalidator_purge(m: &mut Manager, _: &[&str]) -> Reply {
-    if let Some(s) = &m.shared.slow {
-        s.purge();
-    }
+    m.shared.backers.iter().for_each(|b| b.slow.purge());
     Ok(String::new())
 }
 
 fn revalidator_wait(m: &mut Manager, _: &[&str]) -> Reply {
-    if let Some(s) = &m.shared.slow {
-        s.wait_round();
-    }
+    let only = m.shared.backers.only().ok_or("can't wait on multiple udpifs.")?;
+    only.slow.wait_round();
     Ok(String::new())
 }

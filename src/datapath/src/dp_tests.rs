@@ -557,7 +557,7 @@ fn a_flood_of_misses_leaves_time_for_others() {
         (32, 0, 0),
         "one burst, one translation, 32 packets of a new flow"
     );
-    let show = crate::show::pmd_upcalls(&r.dp, &[]).unwrap();
+    let show = crate::show::pmd_upcalls(&[&r.dp], &[]).unwrap();
     assert!(show.starts_with("pmd thread numa_id 0 core_id 0:\n  upcall share: 5 %\n  port: p1 "), "{show}");
     r.assert_accounted();
 }

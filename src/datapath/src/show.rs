@@ -9,13 +9,14 @@ use infra::cpu::NumaId;
 use std::fmt::Write as _;
 
 /// What the arguments of a command select.
-struct Selection {
+struct Selection<'a> {
+    dp: &'a Datapath,
     core: Option<u32>,
 }
 
-/// Reads `[-pmd core] [-secs secs] [dp]`.
-fn parse(dp: &Datapath, args: &[&str]) -> Result<Selection, String> {
-    let mut core = None;
+/// Reads `[-pmd core] [-secs secs] [dp]`. The last name counts; where there is one datapath any name will do, and none.
+fn parse<'a>(dps: &[&'a Datapath], args: &[&str]) -> Result<Selection<'a>, String> {
+    let (mut core, mut dp) = (None, None);
     let mut rest = args.iter();
     while let Some(a) = rest.next() {
         match *a {
@@ -30,14 +31,17 @@ fn parse(dp: &Datapath, args: &[&str]) -> Result<Selection, String> {
                 let v = rest.next().ok_or("-secs needs a number of seconds")?;
                 v.parse::<u32>().map_err(|_| format!("-secs: \"{v}\" is not a number of seconds"))?;
             }
-            name if name == dp.name() || name == dp.full_name() => {}
-            _ => return Err("please specify an existing datapath".into()),
+            name => dp = dps.iter().find(|d| d.name() == name),
         }
     }
-    Ok(Selection { core })
+    let only = || dps.first().filter(|_| dps.len() == 1);
+    match dp.or_else(only) {
+        Some(dp) => Ok(Selection { dp, core }),
+        None => Err("please specify an existing datapath".into()),
+    }
 }
 
-impl Selection {
+impl Selection<'_> {
     fn has(&self, pmd: PmdId) -> bool {
         self.core.is_none_or(|c| pmd.core().is_some_and(|core| core.0 == c))
     }
@@ -59,8 +63,9 @@ fn ratio(a: u64, b: u64) -> f64 {
 }
 
 /// `dpif-netdev/pmd-stats-show [-pmd core] [dp]`.
-pub fn pmd_stats(dp: &Datapath, args: &[&str]) -> Result<String, String> {
-    let sel = parse(dp, args)?;
+pub fn pmd_stats(dps: &[&Datapath], args: &[&str]) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let dp = sel.dp;
     let mut out = String::new();
     for (pmd, numa, s) in dp.pmd_stats().iter().filter(|t| sel.has(t.0)) {
         stats_of(&mut out, *pmd, *numa, s);
@@ -69,8 +74,9 @@ pub fn pmd_stats(dp: &Datapath, args: &[&str]) -> Result<String, String> {
 }
 
 /// `dpif-netdev/pmd-stats-clear [-pmd core] [dp]`.
-pub fn pmd_stats_clear(dp: &Datapath, args: &[&str]) -> Result<String, String> {
-    let sel = parse(dp, args)?;
+pub fn pmd_stats_clear(dps: &[&Datapath], args: &[&str]) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let dp = sel.dp;
     for (pmd, _, _) in dp.pmd_stats() {
         if sel.has(pmd) {
             dp.clear_stats(Some(pmd));
@@ -121,8 +127,9 @@ fn stats_of(out: &mut String, pmd: PmdId, numa: NumaId, s: &PmdStats) {
 }
 
 /// `dpif-netdev/pmd-rxq-show [-pmd core] [-secs secs] [dp]`.
-pub fn pmd_rxqs(dp: &Datapath, args: &[&str]) -> Result<String, String> {
-    let sel = parse(dp, args)?;
+pub fn pmd_rxqs(dps: &[&Datapath], args: &[&str]) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let dp = sel.dp;
     let mut out = String::from("Displaying last 60 seconds pmd usage %\n");
     dp.pmd_rxqs().iter().filter(|p| sel.has(p.pmd)).for_each(|p| rxqs_of(&mut out, p));
     Ok(out)
@@ -152,8 +159,9 @@ fn rxqs_of(out: &mut String, p: &PmdRxqs) {
 }
 
 /// `dpif-netdev/pmd-upcall-show [-pmd core] [dp]`: what misses cost, and what was done to be fair.
-pub fn pmd_upcalls(dp: &Datapath, args: &[&str]) -> Result<String, String> {
-    let sel = parse(dp, args)?;
+pub fn pmd_upcalls(dps: &[&Datapath], args: &[&str]) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let dp = sel.dp;
     let share = dp.config().upcall_share;
     let mut out = String::new();
     dp.pmd_rxqs()
@@ -201,8 +209,9 @@ pub fn miniflow_parser(dp: &Datapath) -> String {
 }
 
 /// `dpif-netdev/pmd-perf-show [-nh] [-it len] [-ms len] [-pmd core] [dp]`. `time` is the time of day as it is printed.
-pub fn pmd_perf(dp: &Datapath, args: &[&str], time: &str) -> Result<String, String> {
-    let sel = parse(dp, args)?;
+pub fn pmd_perf(dps: &[&Datapath], args: &[&str], time: &str) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let dp = sel.dp;
     let mut out = String::new();
     let hz = infra::clock::tsc_hz() as f64;
     for (pmd, numa, s) in dp.pmd_stats() {
