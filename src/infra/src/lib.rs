@@ -15,8 +15,10 @@ pub mod process;
 pub mod publish;
 pub mod ring;
 pub mod seq;
+pub mod title;
 pub mod vlog;
 pub mod waker;
+pub mod worker;
 
 pub use publish::Published;
 pub use seq::Seq;

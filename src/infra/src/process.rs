@@ -36,6 +36,46 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
+/// Ends the process without any more ado: for a child that shares its memory's past with its parent.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: plain system call.
+    unsafe { libc::_exit(code) }
+}
+
+/// Ignores signals.
+pub fn ignore_signals(signals: &[i32]) {
+    for &signal in signals {
+        // SAFETY: sets the action of a signal to a constant.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Closes all descriptors except the standard ones and `keep`. Only for a child that returns to none of its parent's
+/// code, since owners of the closed ones may exist.
+pub(crate) fn close_others(keep: &[RawFd]) {
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
+        .map(|dir| dir.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
+        .unwrap_or_default();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
+        // SAFETY: the caller never uses the owners of these descriptors again.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// How a child ended, if it does so in the given time.
+pub fn try_wait(pid: i32, patience: std::time::Duration) -> Option<Ended> {
+    let end = std::time::Instant::now() + patience;
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is a live int.
+        match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
+            0 if std::time::Instant::now() < end => std::thread::sleep(std::time::Duration::from_millis(1)),
+            got if got == pid => return Ended::from_status(status),
+            _ => return None,
+        }
+    }
+}
+
 /// Starts a new session.
 pub fn new_session() -> io::Result<()> {
     // SAFETY: plain system call.
@@ -70,6 +110,16 @@ pub enum Ended {
     Killed(i32, bool),
 }
 
+impl Ended {
+    /// Reads what wait(2) says; none if the child was only stopped or continued.
+    fn from_status(status: libc::c_int) -> Option<Ended> {
+        if libc::WIFEXITED(status) {
+            return Some(Ended::Exited(libc::WEXITSTATUS(status)));
+        }
+        libc::WIFSIGNALED(status).then(|| Ended::Killed(libc::WTERMSIG(status), libc::WCOREDUMP(status)))
+    }
+}
+
 impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
@@ -100,11 +150,10 @@ pub fn wait(pid: i32) -> io::Result<Ended> {
         match check(unsafe { libc::waitpid(pid, &mut status, 0) }) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
-            Ok(_) if libc::WIFEXITED(status) => return Ok(Ended::Exited(libc::WEXITSTATUS(status))),
-            Ok(_) if libc::WIFSIGNALED(status) => {
-                return Ok(Ended::Killed(libc::WTERMSIG(status), libc::WCOREDUMP(status)))
-            }
-            Ok(_) => {}
+            Ok(_) => match Ended::from_status(status) {
+                Some(ended) => return Ok(ended),
+                None => continue,
+            },
         }
     }
 }
