@@ -23,3 +23,4 @@ mod ports;
 mod replay;
 mod tidy;
 mod trace;
+mod worker;

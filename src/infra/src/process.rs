@@ -62,6 +62,13 @@ pub(crate) fn close_others(keep: &[RawFd]) {
     }
 }
 
+/// Makes a named pipe.
+pub fn make_fifo(path: &std::path::Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    // SAFETY: `path` is NUL-terminated.
+    check(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }).map(drop)
+}
+
 /// How a child ended, if it does so in the given time.
 pub fn try_wait(pid: i32, patience: std::time::Duration) -> Option<Ended> {
     let end = std::time::Instant::now() + patience;
@@ -265,9 +272,11 @@ pub struct Signals(OwnedFd);
 
 impl Signals {
     /// Blocks `signals` in this thread and all that it starts, and collects
-    /// them. Call it before the first thread starts.
+    /// them. Those that whoever started us had ignored stay ignored. Call it
+    /// before the first thread starts.
     pub fn new(signals: &[i32]) -> io::Result<Self> {
-        let set = signal_set(signals);
+        let wanted: Vec<i32> = signals.iter().copied().filter(|s| !is_ignored(*s)).collect();
+        let set = signal_set(&wanted);
         // SAFETY: `set` is an initialised sigset; the old mask is not wanted.
         let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
         if failed != 0 {
@@ -292,6 +301,14 @@ impl Signals {
     /// The descriptor to wait on (POLLIN).
     pub fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all-zero is a valid sigaction; asking changes nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
     }
 }
 
@@ -333,8 +350,6 @@ pub fn die_by(signal: i32) -> ! {
 /// Ids of a user and a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// User name, if one was given.
-    pub name: Option<String>,
     /// User id.
     pub uid: u32,
     /// Group id.
@@ -350,6 +365,16 @@ pub enum UserError {
     /// No such group.
     #[error("group {0} not found, aborting.")]
     NoGroup(String),
+    /// The user is not in the group that was asked for.
+    #[error("Invalid --user option {spec} (user {user} is not in group {group}), aborting.")]
+    NotInGroup {
+        /// The option.
+        spec: String,
+        /// The user.
+        user: String,
+        /// The group.
+        group: String,
+    },
     /// Only root may switch.
     #[error("only root can use --user option")]
     NotRoot,
@@ -358,35 +383,69 @@ pub enum UserError {
     System(#[from] io::Error),
 }
 
-/// Looks up `USER`, `USER:GROUP` or `:GROUP`.
+/// A C string, and only if it is not null.
+///
+/// # Safety
+/// `text` is null or a NUL-terminated string that lives until this returns.
+unsafe fn owned(text: *const libc::c_char) -> Option<String> {
+    // SAFETY: not null, and as the caller promises.
+    (!text.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+/// Name, id and first group of a user; of the present one if no name is given.
+fn user_entry(name: &str) -> Option<(String, u32, u32)> {
+    let entry = if name.is_empty() {
+        // SAFETY: plain system calls; the result is read before any other lookup.
+        unsafe { libc::getpwuid(libc::geteuid()) }
+    } else {
+        let name = CString::new(name).ok()?;
+        // SAFETY: `name` is NUL-terminated; the result is read before any other lookup.
+        unsafe { libc::getpwnam(name.as_ptr()) }
+    };
+    if entry.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and valid until the next lookup.
+    unsafe { Some((owned((*entry).pw_name)?, (*entry).pw_uid, (*entry).pw_gid)) }
+}
+
+/// Id and members of a group.
+fn group_entry(name: &str) -> Option<(u32, Vec<String>)> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: `name` is NUL-terminated; the result is read before any other lookup.
+    let entry = unsafe { libc::getgrnam(name.as_ptr()) };
+    if entry.is_null() {
+        return None;
+    }
+    let mut members = Vec::new();
+    // SAFETY: the entry is valid until the next lookup; its members are an array of strings that ends with a null.
+    unsafe {
+        let mut at = (*entry).gr_mem;
+        while let Some(member) = owned(*at) {
+            members.push(member);
+            at = at.add(1);
+        }
+        Some(((*entry).gr_gid, members))
+    }
+}
+
+/// Looks up `USER`, `USER:GROUP` or `:GROUP`. The user must be in the group.
 pub fn find_user(spec: &str) -> Result<User, UserError> {
-    let (user, group) = spec.split_once(':').map_or((spec, None), |(u, g)| (u, Some(g)));
-    // SAFETY: these calls only read ids of this process.
-    let (mut uid, mut gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    if uid != 0 {
+    let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
+    // SAFETY: reads an id of this process.
+    if unsafe { libc::geteuid() } != 0 {
         return Err(UserError::NotRoot);
     }
-    if !user.is_empty() {
-        let name = CString::new(user).map_err(|_| UserError::NoUser(user.to_string()))?;
-        // SAFETY: `name` is NUL-terminated; the result is read before any other lookup.
-        let entry = unsafe { libc::getpwnam(name.as_ptr()) };
-        if entry.is_null() {
-            return Err(UserError::NoUser(user.to_string()));
+    let (name, uid, mut gid) = user_entry(user).ok_or_else(|| UserError::NoUser(user.to_string()))?;
+    if !group.is_empty() {
+        let (id, members) = group_entry(group).ok_or_else(|| UserError::NoGroup(group.to_string()))?;
+        if id != gid && !members.contains(&name) {
+            let (spec, group) = (spec.to_string(), group.to_string());
+            return Err(UserError::NotInGroup { spec, user: name, group });
         }
-        // SAFETY: not null, and valid until the next lookup.
-        (uid, gid) = unsafe { ((*entry).pw_uid, (*entry).pw_gid) };
+        gid = id;
     }
-    if let Some(group) = group.filter(|g| !g.is_empty()) {
-        let name = CString::new(group).map_err(|_| UserError::NoGroup(group.to_string()))?;
-        // SAFETY: `name` is NUL-terminated; the result is read before any other lookup.
-        let entry = unsafe { libc::getgrnam(name.as_ptr()) };
-        if entry.is_null() {
-            return Err(UserError::NoGroup(group.to_string()));
-        }
-        // SAFETY: not null, and valid until the next lookup.
-        gid = unsafe { (*entry).gr_gid };
-    }
-    Ok(User { name: (!user.is_empty()).then(|| user.to_string()), uid, gid })
+    Ok(User { uid, gid })
 }
 
 /// CAP_NET_BIND_SERVICE, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_NET_RAW, CAP_IPC_LOCK.
@@ -409,21 +468,23 @@ struct CapData {
 /// Becomes `user`, keeping only the capabilities that a switch needs. Call it
 /// before the first thread starts.
 pub fn become_user(user: &User) -> Result<(), UserError> {
-    let name = user.name.as_ref().and_then(|n| CString::new(n.as_str()).ok());
     let mask = KEPT_CAPABILITIES.iter().fold(0, |m, c| m | 1u32 << c);
     let header = CapHeader { version: 0x2008_0522, pid: 0 };
     let data = [
-        CapData { effective: mask, permitted: mask, inheritable: mask },
+        CapData { effective: mask, permitted: mask, inheritable: 0 },
         CapData { effective: 0, permitted: 0, inheritable: 0 },
     ];
     // SAFETY: pointers are to live values of the layouts that the kernel defines
     // (version 3 of capset takes two data elements).
     unsafe {
         check(libc::prctl(libc::PR_SET_KEEPCAPS, 1))?;
-        match &name {
-            Some(name) => check(libc::initgroups(name.as_ptr(), user.gid))?,
-            None => check(libc::setgroups(0, std::ptr::null()))?,
-        };
+        // The bounding set too: no program that this one runs can get more.
+        for capability in 0..64 {
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability) < 0 {
+                break; // There are no more of them.
+            }
+        }
+        check(libc::setgroups(0, std::ptr::null()))?;
         check(libc::setresgid(user.gid, user.gid, user.gid))?;
         check(libc::setresuid(user.uid, user.uid, user.uid))?;
         check(libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) as libc::c_int)?;

@@ -85,8 +85,12 @@ fn build(number: u64, plan: &Plan, pattern: &[u8], files: &[OwnedFd], random: &m
 
 /// Checks a message against its plan.
 fn check(message: &Message, number: u64, plan: &Plan, pattern: &[u8]) {
-    let words: Vec<u64> =
-        message.data.chunks_exact(8).take(1 + plan.fds).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect();
+    let words: Vec<u64> = message
+        .data
+        .chunks_exact(8)
+        .take(1 + plan.fds)
+        .map(|c| u64::from_le_bytes(c.try_into().unwrap()))
+        .collect();
     assert_eq!(words[0], number, "out of order");
     assert_eq!(message.fds.len(), plan.fds);
     for (fd, expected) in message.fds.iter().zip(&words[1..]) {
@@ -132,7 +136,9 @@ impl Jobs for Partner {
             RUBBISH => {
                 // The only socket that this process has is the one to the main process.
                 for entry in std::fs::read_dir("/proc/self/fd").unwrap().flatten() {
-                    if std::fs::read_link(entry.path()).is_ok_and(|p| p.to_string_lossy().starts_with("socket:")) {
+                    if std::fs::read_link(entry.path())
+                        .is_ok_and(|p| p.to_string_lossy().starts_with("socket:"))
+                    {
                         let fd: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
                         // SAFETY: the descriptor was listed as open, and is used for one write.
                         let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
@@ -181,7 +187,8 @@ fn from_environment(name: &str, default: usize) -> usize {
 }
 
 fn many_requests() {
-    let (requests, max) = (from_environment("WORKER_REQUESTS", 3_000), from_environment("WORKER_BYTES", 1 << 20));
+    let (requests, max) =
+        (from_environment("WORKER_REQUESTS", 3_000), from_environment("WORKER_BYTES", 1 << 20));
     let mut worker = start(max, None);
     let pattern = pattern(max + 4096 + 8);
     let files: Vec<OwnedFd> = (0..16)
@@ -241,7 +248,11 @@ fn many_requests() {
     assert_eq!(theirs_before, theirs_after, "the worker leaks descriptors");
     assert_eq!(before, open_fds(), "the main process leaks descriptors");
     let took = began.elapsed();
-    println!("{requests} requests, {} MB in {:.1} s, order kept, no descriptor leaked", bytes >> 20, took.as_secs_f64());
+    println!(
+        "{requests} requests, {} MB in {:.1} s, order kept, no descriptor leaked",
+        bytes >> 20,
+        took.as_secs_f64()
+    );
     let pid = worker.pid();
     assert!(worker.finish(PATIENCE), "the worker does not end");
     assert_eq!(process::try_wait(pid, Duration::ZERO), None, "the worker was not waited for");

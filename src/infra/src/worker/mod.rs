@@ -28,7 +28,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// Bytes that may wait for the worker before [`post`] refuses more.
+/// Bytes that may wait for the worker before lines of the log are lost.
 pub const MAX_WAITING: usize = 1 << 20;
 
 static REQUESTS: Counter = Counter::new("worker_request");
@@ -42,7 +42,9 @@ pub type OnReply = Box<dyn FnOnce(Message) + Send>;
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// More data or descriptors than a message has room for.
-    #[error("a request of {bytes} bytes and {fds} descriptors is more than the {MAX_DATA} and {MAX_FDS} allowed")]
+    #[error(
+        "a request of {bytes} bytes and {fds} descriptors is more than the {MAX_DATA} and {MAX_FDS} allowed"
+    )]
     TooLarge {
         /// Bytes of the request.
         bytes: usize,
@@ -228,12 +230,13 @@ pub fn install(worker: Worker, waker: Waker) {
     *SHARED.lock() = Shared { worker: Some(worker), waker: Some(waker) };
 }
 
-/// Hands a request to the daemon's worker without waiting; refused when too much waits already. Any thread.
-pub fn post(message: Message, on_reply: Option<OnReply>) -> Result<(), WorkerError> {
+/// Hands a request to the daemon's worker without waiting; refused when more than `room` bytes would then wait. Any
+/// thread.
+pub fn post(message: Message, on_reply: Option<OnReply>, room: usize) -> Result<(), WorkerError> {
     let mut shared = SHARED.lock();
     let worker = shared.worker.as_mut().ok_or(WorkerError::None)?;
     let waited = worker.waiting_bytes() > 0;
-    if worker.waiting_bytes() + message.data.len() > MAX_WAITING {
+    if worker.waiting_bytes().saturating_add(message.data.len()) > room {
         FULL.inc();
         return Err(WorkerError::Full);
     }
@@ -255,7 +258,9 @@ pub fn run() -> Result<(), WorkerError> {
     let result = SHARED.lock().worker.as_mut().map_or(Ok(()), Worker::run);
     loop {
         // The lock is not held while a reply is dealt with: that may log, and so send requests.
-        let Some((on_reply, message)) = SHARED.lock().worker.as_mut().and_then(Worker::next_reply) else { break };
+        let Some((on_reply, message)) = SHARED.lock().worker.as_mut().and_then(Worker::next_reply) else {
+            break;
+        };
         on_reply(message);
     }
     result
