@@ -46,6 +46,7 @@ pub fn table(options: &Options) -> Commands<Context> {
         Outcome::Now(Ok(memory::usage(&mut context.switch)))
     });
     commands.add_all(bridge::show::COMMANDS, |context: &mut Context| context.switch.manager());
+    commands.add_all(bridge::show_pmd::COMMANDS, |context: &mut Context| context.switch.manager());
     commands.add_all(bridge::dpctl::COMMANDS, |context: &mut Context| context.switch.manager());
     commands.add_all(bridge::trace::COMMANDS, |context: &mut Context| context.switch.manager());
     if options.dummy.is_some() {

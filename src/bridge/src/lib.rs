@@ -12,6 +12,7 @@ mod publish;
 pub mod schema;
 mod settings;
 pub mod show;
+pub mod show_pmd;
 pub mod state;
 mod status;
 pub mod trace;

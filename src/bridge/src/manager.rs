@@ -11,7 +11,7 @@ use crate::settings::dp_config;
 use crate::state::{Bridge, Bundle};
 use crate::status::StatusWriter;
 use crate::wanted::{Wanted, WantedBridge};
-use datapath::{Datapath, DpOptions, ThreadHook};
+use datapath::{Datapath, DpOptions, Implementations, PerfLog, ThreadHook};
 use netdev::Factory;
 use ofproto::conn::{ConnId, ConnKind};
 use ofproto::ofproto::Ofproto;
@@ -78,6 +78,9 @@ pub struct Manager {
     poll_at: i64,
     polled_at: i64,
     ready: bool,
+    /// What `ovs-appctl` chose.
+    pub(crate) implementations: Implementations,
+    pub(crate) perf_log: PerfLog,
     lock_complained: bool,
     /// To look for devices; none when the process has no socket left.
     links: Option<infra::linux::DeviceControl>,
@@ -106,6 +109,8 @@ impl Manager {
             poll_at: 0,
             polled_at: 0,
             ready: false,
+            implementations: Implementations::default(),
+            perf_log: PerfLog::default(),
             lock_complained: false,
             links: infra::linux::DeviceControl::open().ok(),
             link_events: infra::linux::open_link_events().ok().map(File::from),
@@ -562,6 +567,9 @@ impl Manager {
         if changed {
             self.publish();
             self.status.refresh_soon();
+        }
+        for dp in crate::show_pmd::datapaths(self) {
+            dp.run();
         }
         self.look_for_devices();
     }

@@ -5,7 +5,7 @@
 
 use crate::manager::Manager;
 use crate::state::{Bridge, Interface};
-use datapath::{Datapath, Provider, ProviderStats, SharedFlow};
+use datapath::{Provider, ProviderStats, SharedFlow};
 use flow::odp::{format_actions, format_key, FlowStats, Style};
 use flow::{DpPort, OfPort};
 use infra::command::{Command, Reply, MANY};
@@ -16,22 +16,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// All commands of this crate.
-pub const COMMANDS: [Command<Manager>; 23] = [
+pub const COMMANDS: [Command<Manager>; 16] = [
     Command::new("dpctl/dump-dps", "", 0, 0, dump_dps),
     Command::new("dpctl/show", "[-s] [dp...]", 0, MANY, dpctl_show),
-    Command::new("dpif-netdev/dpif-impl-get", "", 0, 0, dpif_impl_get),
-    Command::new("dpif-netdev/miniflow-parser-get", "", 0, 0, miniflow_parser_get),
-    Command::new(
-        "dpif-netdev/pmd-perf-show",
-        "[-nh] [-it iter-history-len] [-ms ms-history-len] [-pmd core] [dp]",
-        0,
-        8,
-        pmd_perf_show,
-    ),
-    Command::new("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0, 5, pmd_rxq_show),
-    Command::new("dpif-netdev/pmd-stats-clear", "[-pmd core] [dp]", 0, 3, pmd_stats_clear),
-    Command::new("dpif-netdev/pmd-stats-show", "[-pmd core] [dp]", 0, 3, pmd_stats_show),
-    Command::new("dpif-netdev/pmd-upcall-show", "[-pmd core] [dp]", 0, 3, pmd_upcall_show),
     Command::new("dpif/dump-dps", "", 0, 0, dpif_dump_dps),
     Command::new("dpif/dump-flows", "[-m] [--names | --no-names] bridge", 1, MANY, dpif_dump_flows),
     Command::new("dpif/show", "", 0, 0, dpif_show),
@@ -269,44 +256,6 @@ fn dpif_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
         out.push('\n');
     }
     Ok(out)
-}
-
-// -------------------------------------------------------------------------------------------- dpif-netdev
-
-/// All of them, in their order of listing.
-fn datapaths(m: &Manager) -> Vec<&Datapath> {
-    m.shared.backers.by_class(&m.classes).into_iter().map(|b| b.datapath.as_ref()).collect()
-}
-
-fn pmd_stats_show(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_stats(&datapaths(m), args)
-}
-
-fn pmd_stats_clear(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_stats_clear(&datapaths(m), args)
-}
-
-fn pmd_perf_show(m: &mut Manager, args: &[&str]) -> Reply {
-    let ms = infra::clock::wall_ms().rem_euclid(86_400_000);
-    let (s, ms) = (ms / 1_000, ms % 1_000);
-    let time = format!("{:02}:{:02}:{:02}.{ms:03}", s / 3_600, s / 60 % 60, s % 60);
-    datapath::show::pmd_perf(&datapaths(m), args, &time)
-}
-
-fn dpif_impl_get(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(datapaths(m).into_iter().map(datapath::show::dpif_impl).collect())
-}
-
-fn miniflow_parser_get(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(datapaths(m).into_iter().map(datapath::show::miniflow_parser).collect())
-}
-
-fn pmd_rxq_show(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_rxqs(&datapaths(m), args)
-}
-
-fn pmd_upcall_show(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_upcalls(&datapaths(m), args)
 }
 
 // -------------------------------------------------------------------------------------------- fdb

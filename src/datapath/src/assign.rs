@@ -120,7 +120,7 @@ impl Control {
             let state = if new.max_sleep_us > 0 { "enabled" } else { "disabled" };
             info!(LOG, "PMD load based sleeps are {state}.");
         }
-        assign || isolate
+        assign || isolate || old.pmd_cores != new.pmd_cores
     }
 
     fn say_balancing(&self, old: &DpConfig, first: bool) {

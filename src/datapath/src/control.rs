@@ -8,6 +8,8 @@ use crate::api::{DpConfig, DpError, PmdId, PmdRxqs, PortConfig, PortInfo, RxqInf
 use crate::dp::Common;
 use crate::engine::{Engine, Outlets};
 use crate::fairness::{Account, UpcallCounters};
+use crate::perf::{Perf, PerfLog};
+use crate::show_perf::suspicious;
 use crate::stats::{Intervals, PmdStats, SharedStats, INTERVALS, INTERVAL_MS};
 use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
 use crate::tx::{Sink, TxPort, TxPorts};
@@ -15,7 +17,7 @@ use flow::DpPort;
 use infra::cpu::{CoreId, NumaId};
 use infra::poll::Poller;
 use infra::ring::{wakeable_with, Consumer, RingBuffer, WakeProducer};
-use infra::vlog::Module;
+use infra::vlog::{Module, RateLimit};
 use infra::Waker;
 use infra::{info, warn};
 use netdev::Netdev;
@@ -26,6 +28,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 pub(crate) static LOG: Module = Module::new("dpif_netdev");
+static PERF_LOG: Module = Module::new("pmd_perf");
+static PERF_LIMIT: RateLimit = RateLimit::new(20, 20);
 
 /// Highest port number plus one.
 const MAX_PORTS: u32 = 65_536;
@@ -50,6 +54,7 @@ pub(crate) struct Thread {
     base: PmdStats,
     base_ms: u64,
     pub(crate) history: Arc<Intervals>,
+    pub(crate) perf: Arc<Perf>,
     join: Option<JoinHandle<()>>,
 }
 
@@ -81,6 +86,8 @@ pub(crate) struct Port {
 pub(crate) struct Control {
     pub(crate) common: Arc<Common>,
     pub(crate) config: DpConfig,
+    /// How suspicious rounds are reported.
+    perf_log: PerfLog,
     /// Whether settings were ever applied.
     configured: bool,
     pub(crate) ports: BTreeMap<u32, Port>,
@@ -99,6 +106,7 @@ impl Control {
             common,
             config: DpConfig::default(),
             configured: false,
+            perf_log: PerfLog::default(),
             ports: BTreeMap::new(),
             threads: Vec::new(),
             retired: PmdStats::default(),
@@ -134,14 +142,17 @@ impl Control {
         let engine = Engine::new(id, Arc::clone(&self.common.upcall), TxPorts::new(relay_tx), out, seed);
         let shared = Arc::new(SharedStats::default());
         let history = Arc::new(Intervals::default());
+        let perf = Arc::new(Perf::new());
         let worker = Worker::new(WorkerParts {
             engine,
             cmds: cmd_rx,
             replies: reply_tx,
             shared: Arc::clone(&shared),
             history: Arc::clone(&history),
+            perf: Arc::clone(&perf),
             clock: Arc::clone(&options.clock),
             exact: !options.threads && !options.lazy_clock,
+            awake: !options.threads,
         });
         let join = self.spawn(id, worker)?;
         self.common.events.lock().push(event_rx);
@@ -156,6 +167,7 @@ impl Control {
             shared,
             base: PmdStats::default(),
             base_ms,
+            perf,
             history,
             join,
         };
@@ -165,6 +177,7 @@ impl Control {
             self.common.send(PmdId::NON_PMD, Cmd::AddRelay(ring));
         }
         self.send_config(id);
+        self.common.send(id, Cmd::LogRounds(self.perf_log));
         if let Some(core) = id.core() {
             info!(LOG, "PMD thread on numa_id: {numa}, core id: {:>2} created.", core.0);
         }
@@ -561,6 +574,10 @@ impl Control {
         self.ports.iter().map(info).collect()
     }
 
+    pub(crate) fn subtable_count(&self) -> u64 {
+        self.threads.iter().map(|t| t.shared.subtables.load(Ordering::Relaxed)).sum()
+    }
+
     pub(crate) fn flow_count(&self) -> usize {
         self.threads.iter().map(|t| t.shared.flows.load(Ordering::Relaxed) as usize).sum()
     }
@@ -578,6 +595,27 @@ impl Control {
         for t in self.threads.iter_mut().filter(|t| pmd.is_none_or(|p| p == t.id)) {
             t.base = t.shared.read();
             t.base_ms = now;
+            self.common.send(t.id, Cmd::ClearRounds);
+        }
+    }
+
+    pub(crate) fn perf(&self, pmd: PmdId) -> Option<Arc<Perf>> {
+        self.threads.iter().find(|t| t.id == pmd).map(|t| Arc::clone(&t.perf))
+    }
+
+    pub(crate) fn set_perf_log(&mut self, log: PerfLog) {
+        self.perf_log = log;
+        for t in &self.threads {
+            self.common.send(t.id, Cmd::LogRounds(log));
+        }
+    }
+
+    /// Logs the suspicious rounds that threads reported.
+    pub(crate) fn log_reports(&self) {
+        for r in self.threads.iter().flat_map(|t| t.perf.take_reports()) {
+            for text in suspicious(&r) {
+                infra::vlog_rl!(PERF_LOG, PERF_LIMIT, Warn, "{text}");
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::api::{
 };
 use crate::control::{Control, Route};
 use crate::drops::Drop;
+use crate::perf::{Perf, PerfLog};
 use crate::provider::{DpOp, OpError, Provider, ProviderStats};
 use crate::shared::SharedFlow;
 use crate::stats::{PmdStats, INTERVALS};
@@ -267,6 +268,27 @@ impl Datapath {
     /// As [`Datapath::pmd_rxqs`], with what they cost in the last `intervals` of 5 seconds.
     pub fn pmd_rxqs_over(&self, intervals: usize) -> Vec<PmdRxqs> {
         self.control.lock().pmd_rxqs(intervals)
+    }
+
+    /// What a thread recorded while `pmd-perf-metrics` was on.
+    pub(crate) fn perf(&self, pmd: PmdId) -> Option<Arc<Perf>> {
+        self.control.lock().perf(pmd)
+    }
+
+    /// Says how threads report rounds that took too long.
+    pub fn set_perf_log(&self, log: PerfLog) {
+        self.control.lock().set_perf_log(log);
+    }
+
+    /// What is due from time to time: logs what threads reported, balances them. Once a second is enough.
+    pub fn run(&self) {
+        let control = self.control.lock();
+        control.log_reports();
+    }
+
+    /// Subtables, over all threads.
+    pub fn subtable_count(&self) -> u64 {
+        self.control.lock().subtable_count()
     }
 
     /// Spreads the receive queues over the PMDs anew, by what they cost now.

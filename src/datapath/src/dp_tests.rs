@@ -145,9 +145,10 @@ fn forwards_and_counts() {
     assert_eq!(r.dp.flow_count(), 1);
     assert_eq!(r.stat(|s| s.received), 40);
     assert_eq!(r.stat(|s| s.emc_hits + s.smc_hits + s.megaflow_hits + s.simple_hits + s.miss_ok), 40);
-    assert_eq!(crate::show::dpif_impl(&r.dp), "Available DPIF implementations:\n  dpif_scalar (pmds: 0,2)\n");
-    let want = "Available MFEX implementations:\n  scalar (available: True pmds: 0,2)\n";
-    assert_eq!(crate::show::miniflow_parser(&r.dp), want);
+    let impls = crate::Implementations::default();
+    assert_eq!(impls.dpifs(&[&r.dp]), "Available DPIF implementations:\n  dpif_scalar (pmds: 0,2)\n");
+    assert!(impls.parsers(&[&r.dp]).contains("\n  scalar (available: True pmds: 0,2)\n"));
+    assert!(impls.lookups(&[&r.dp]).ends_with("  generic (Use count: 1, Priority: 1)\n"));
     assert_eq!(r.stat(|s| s.miss_ok), 1);
     r.assert_accounted();
 }

@@ -21,6 +21,8 @@ mod exec;
 mod fairness;
 mod flows;
 mod hash;
+mod impls;
+mod perf;
 mod prefetch;
 pub mod provider;
 mod pruner;
@@ -28,7 +30,9 @@ mod rewrite;
 mod sched;
 pub mod shared;
 pub mod show;
+mod show_perf;
 mod simple;
+mod sleep;
 mod smc;
 pub mod stats;
 #[cfg(test)]
@@ -42,6 +46,8 @@ pub use api::{
 };
 pub use dp::Datapath;
 pub use drops::Drop;
+pub use impls::Implementations;
+pub use perf::PerfLog;
 pub use provider::{DpOp, FlowDump, OpError, Provider, ProviderStats, QueuedUpcall, UpcallKind, UpcallQueue};
 pub use shared::{Compact, FlowStats, NewFlow, SharedFlow, Ufid};
 pub use stats::PmdStats;

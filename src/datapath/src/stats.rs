@@ -24,6 +24,8 @@ macro_rules! counters {
             drops: [AtomicU64; Drop::COUNT],
             /// Megaflows installed.
             pub(crate) flows: AtomicU64,
+            /// Masks among them.
+            pub(crate) subtables: AtomicU64,
         }
 
         impl SharedStats {
@@ -111,6 +113,12 @@ counters! {
     idle_cycles,
     /// Cycles spent on packets.
     busy_cycles,
+    /// Cycles spent on misses.
+    upcall_cycles,
+    /// Rounds after which the thread slept.
+    sleep_iterations,
+    /// Cycles slept.
+    sleep_cycles,
 }
 
 impl PmdStats {

@@ -8,7 +8,9 @@ use crate::classifier::BURST;
 use crate::drops::Drop;
 use crate::engine::{Engine, Meta, Missing};
 use crate::fairness::{Account, Bound, Charge, Verdict};
+use crate::perf::{Perf, PerfLog, Recorder};
 use crate::shared::SharedFlow;
+use crate::sleep::Sleep;
 use crate::stats::{Intervals, SharedStats, INTERVAL_MS};
 use crate::tx::{Relayed, TxPort};
 use crate::FlowEvent;
@@ -64,6 +66,10 @@ pub(crate) enum Cmd {
     FlowDelete(Arc<SharedFlow>),
     FlowActions(Arc<SharedFlow>, Arc<[DpAction]>),
     Execute(Box<Execute>),
+    /// How suspicious rounds are reported.
+    LogRounds(PerfLog),
+    /// Forgets recorded rounds.
+    ClearRounds,
     AddRelay(WakeConsumer<Relayed>),
     Exit,
 }
@@ -96,6 +102,12 @@ pub(crate) struct Worker {
     relays: Vec<WakeConsumer<Relayed>>,
     shared: Arc<SharedStats>,
     history: Arc<Intervals>,
+    recorder: Recorder,
+    /// Whether rounds are recorded.
+    recording: bool,
+    sleep: Sleep,
+    /// Sleeps are counted and not slept.
+    awake: bool,
     clock: Clock,
     /// The clock is asked every round (it may be stopped or made up).
     exact: bool,
@@ -120,8 +132,11 @@ pub(crate) struct WorkerParts {
     pub(crate) replies: Producer<Reply>,
     pub(crate) shared: Arc<SharedStats>,
     pub(crate) history: Arc<Intervals>,
+    pub(crate) perf: Arc<Perf>,
     pub(crate) clock: Clock,
     pub(crate) exact: bool,
+    /// Never to sleep really: there is no thread.
+    pub(crate) awake: bool,
 }
 
 impl Worker {
@@ -138,6 +153,10 @@ impl Worker {
             relays: Vec::new(),
             shared: p.shared,
             history: p.history,
+            recorder: Recorder::new(p.perf, clock::tsc_hz()),
+            recording: false,
+            sleep: Sleep::default(),
+            awake: p.awake,
             clock: p.clock,
             exact: p.exact,
             batch: Batch::new(),
@@ -164,7 +183,7 @@ impl Worker {
         let start = clock::tsc();
         self.tick(start);
         let mut mark = start;
-        let mut total = 0;
+        let (mut total, mut most) = (0, 0);
         for i in 0..self.rxqs.len() {
             self.engine.missing = Missing::default();
             let account = &self.rxqs[i].account;
@@ -174,6 +193,7 @@ impl Worker {
             let n = self.poll_queue(i, mark);
             if n > 0 {
                 total += n;
+                most = most.max(n);
                 let now = clock::tsc();
                 let q = &mut self.rxqs[i];
                 q.cycles += now.wrapping_sub(mark);
@@ -196,7 +216,28 @@ impl Worker {
             e.out.retry();
         }
         self.account(start, mark, total, commands);
+        if self.sleep.is_on() {
+            self.rest(most);
+        }
         total
+    }
+
+    /// Sleeps, if there was little to do.
+    #[cold]
+    fn rest(&mut self, most: usize) {
+        let Some(time) = self.sleep.after(most) else { return };
+        let e = &mut self.engine;
+        e.tx.flush_all(&mut e.stats);
+        let before = clock::tsc();
+        if !self.awake {
+            std::thread::sleep(time);
+        }
+        let (after, s) = (clock::tsc(), &mut self.engine.stats);
+        s.sleep_iterations += 1;
+        s.sleep_cycles += after.wrapping_sub(before);
+        s.idle_cycles += before.wrapping_sub(self.last_tsc);
+        self.last_tsc = after;
+        self.publish();
     }
 
     /// Whether a queue whose misses cost others too much is polled now.
@@ -212,6 +253,7 @@ impl Worker {
     fn charge(&mut self, i: usize, n: usize, start: u64, now: u64) {
         let m = self.engine.missing;
         let burst = now.saturating_sub(start);
+        self.engine.stats.upcall_cycles += m.cycles;
         let c = Charge { burst, upcalls: m.cycles, misses: m.packets, refused: m.refuse };
         if let Some(q) = self.rxqs.get_mut(i) {
             self.bound.charge(&mut q.account, n, now, &c);
@@ -268,21 +310,33 @@ impl Worker {
         s.iterations += 1;
         // What lies between the rounds belongs to the round that follows.
         let begin = self.last_tsc;
+        self.last_tsc = if total > 0 { mark } else { start };
+        let spent = self.last_tsc.wrapping_sub(begin);
         if total > 0 {
             s.busy_iterations += 1;
-            let spent = mark.wrapping_sub(begin);
             s.busy_cycles += spent;
             self.busy += spent;
-            self.last_tsc = mark;
         } else {
-            s.idle_cycles += start.wrapping_sub(begin);
-            self.last_tsc = start;
+            s.idle_cycles += spent;
+        }
+        if self.recording {
+            self.recorder.record(s, spent, total, (self.engine.now_ms, self.last_tsc));
         }
         if total > 0 || commands > 0 || self.exact || s.iterations % QUIET_ROUNDS == 0 {
-            self.shared.publish(s);
-            self.shared.flows.store(self.engine.flows.len() as u64, Ordering::Relaxed);
-            self.publish_drops();
+            self.publish();
         }
+    }
+
+    /// Publishes the counters.
+    #[inline(always)]
+    fn publish(&mut self) {
+        self.shared.publish(&self.engine.stats);
+        let flows = self.engine.flows.len() as u64;
+        if self.shared.flows.load(Ordering::Relaxed) != flows {
+            self.shared.flows.store(flows, Ordering::Relaxed);
+            self.shared.subtables.store(self.engine.subtables() as u64, Ordering::Relaxed);
+        }
+        self.publish_drops();
     }
 
     /// Publishes the drops and counts the new ones as events.
@@ -364,9 +418,17 @@ impl Worker {
                 vlan_limit,
                 upcall_share,
                 flow_self_check,
-                max_sleep_us: _,
-                perf_metrics: _,
+                max_sleep_us,
+                perf_metrics,
             } => {
+                self.sleep.set_max(max_sleep_us);
+                if max_sleep_us > 0 && !self.awake {
+                    infra::cpu::sleep_precisely();
+                }
+                if perf_metrics && !self.recording {
+                    self.recorder.begin(&e.stats, clock::tsc());
+                }
+                self.recording = perf_metrics;
                 e.emc.set_inv_prob(emc_insert_inv_prob);
                 e.vlan_limit = if vlan_limit == 0 { u8::MAX } else { vlan_limit };
                 let cycles = u128::from(self.hz) * u128::from(tx_flush_interval_us) / 1_000_000;
@@ -387,6 +449,8 @@ impl Worker {
                 }
             }
             Cmd::Execute(x) => self.execute(*x),
+            Cmd::LogRounds(log) => self.recorder.set_log(log),
+            Cmd::ClearRounds => self.recorder.clear(),
             Cmd::AddRelay(ring) => self.relays.push(ring),
             Cmd::Exit => {
                 e.purge();
