@@ -59,6 +59,7 @@ pub fn run(
     let mut watch = Watch::new();
     loop {
         watch.turn_begins();
+        let began = clock::real_ns();
         let now = clock::now_ms();
         if let Err(error) = worker::run() {
             vlog::take_back();
@@ -91,6 +92,7 @@ pub fn run(
         if let Some(server) = server {
             server.wait(poller);
         }
+        TURN_TIME.add_us((clock::real_ns() - began) / 1_000);
         watch.turn_ends();
         let wake = poller.block();
         watch.woken(&wake);
@@ -125,7 +127,6 @@ impl Watch {
     fn turn_ends(&mut self) {
         let Some((began, before)) = self.turn.take() else { return };
         let took = real_ms() - began;
-        TURN_TIME.add_us(took.unsigned_abs() * 1_000);
         if took < LONG_TURN_MS {
             return;
         }

@@ -23,4 +23,5 @@ mod ports;
 mod replay;
 mod tidy;
 mod trace;
+mod usage;
 mod worker;

@@ -26,9 +26,9 @@ pub const COMMANDS: [Command<Manager>; 13] = [
     Command::new("dpctl/del-flow", "[dp] flow", 1, 2, del_flow),
     Command::new("dpctl/del-flows", "[dp] [file]", 0, 2, del_flows),
     Command::new("dpctl/del-if", "dp iface...", 2, MANY, del_if),
-    Command::new("dpctl/dump-flows", "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]", 0, 7, dump_flows),
-    Command::new("dpctl/get-flow", "[dp] ufid", 1, 4, get_flow),
-    Command::new("dpctl/mod-flow", "[dp] flow actions", 2, 5, mod_flow),
+    Command::new("dpctl/dump-flows", "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]", 0, 6, dump_flows),
+    Command::new("dpctl/get-flow", "[dp] ufid", 1, 2, get_flow),
+    Command::new("dpctl/mod-flow", "[dp] flow actions", 2, 3, mod_flow),
     Command::new("dpctl/normalize-actions", "actions", 2, MANY, normalize_actions),
     Command::new("dpctl/parse-actions", "actions", 1, MANY, show_actions),
     Command::new("dpctl/set-if", "dp iface...", 2, MANY, set_if),
@@ -246,15 +246,19 @@ fn masked(mask: &Mask) -> Mask {
 
 fn del_flows(m: &mut Manager, args: &[&str]) -> Reply {
     let named = args.first().filter(|_| args.len() > 1 || choose(m, args.first().copied()).is_ok());
-    let b = choose(m, named.copied())?;
-    let Some(file) = args.get(usize::from(named.is_some())) else {
-        delete(&b, &b.slow.flows());
-        return Ok(String::new());
+    let text = match args.get(usize::from(named.is_some())) {
+        None => None,
+        Some(file) => match std::fs::read_to_string(file) {
+            Ok(text) => Some(text),
+            Err(e) => return Ok(format!("ovs-vswitchd: Opening file \"{file}\" failed ({})", reason(&e))),
+        },
     };
-    Ok(match std::fs::read_to_string(file) {
-        Ok(text) => from_file(&b, &text),
-        Err(e) => format!("ovs-vswitchd: Opening file \"{file}\" failed ({})", reason(&e)),
-    })
+    let b = choose(m, named.copied())?;
+    match text {
+        Some(text) => return Ok(from_file(&b, &text)),
+        None => delete(&b, &b.slow.flows()),
+    }
+    Ok(String::new())
 }
 
 /// Deletes the flows that the lines of a file name; what went wrong.
@@ -382,7 +386,12 @@ fn show_actions(_: &mut Manager, args: &[&str]) -> Reply {
 /// Prints the actions by the VLAN header that packets have when they run.
 fn normalize_actions(m: &mut Manager, args: &[&str]) -> Reply {
     let bad = |e: String| format!("ovs-vswitchd: odp_flow_key_from_string ({e}) (Invalid argument)");
-    let names = m.shared.backers.only().map(|b| b.port_names()).unwrap_or_default();
+    let mut names = m.shared.backers.only().map(|b| b.port_names()).unwrap_or_default();
+    for word in &args[2..] {
+        let number =
+            word.split_once('=').and_then(|(name, n)| Some((DpPort(n.parse().ok()?), name.to_string())));
+        names.extend([number.ok_or_else(|| format!("ovs-vswitchd: {word}: expected NAME=NUMBER"))?]);
+    }
     let k = parse(&names, args[0]).map_err(bad)?;
     let mut shown = Mask(k.flow.packet_mask().0);
     for (w, v) in shown.0.words_mut().iter_mut().zip(k.flow.words()).take(METADATA_WORDS) {
@@ -424,11 +433,21 @@ const METADATA_WORDS: usize = std::mem::offset_of!(Flow, dl_dst) / 8;
 
 // ---------------------------------------------------------------------------------------------------- ports
 
+/// Why a datapath that is not there cannot be opened: the kernel's says it in its own way, and of unknown types there
+/// are none.
+pub(crate) fn absent(m: &Manager, name: &str) -> &'static str {
+    let class = name.split_once('@').map_or("system", |(class, _)| class);
+    match class {
+        class if m.classes.iter().any(|c| c.name == class) => "No such device",
+        "system" => "No such file or directory",
+        _ => "Address family not supported by protocol",
+    }
+}
+
 fn open_dp(m: &Manager, name: &str) -> Result<Arc<Datapath>, String> {
     match m.shared.backers.with_full_name(name) {
         Some(b) => Ok(b.datapath.clone()),
-        None if name.contains('@') => Err("ovs-vswitchd: opening datapath (No such device)".into()),
-        None => Err(no_such_file("opening datapath")),
+        None => Err(format!("ovs-vswitchd: opening datapath ({})", absent(m, name))),
     }
 }
 

@@ -140,20 +140,26 @@ fn dpctl_show(m: &mut Manager, args: &[&str]) -> Reply {
         match *a {
             "-s" | "--statistics" => stats = true,
             o if o.starts_with('-') => return Err(format!("Unrecognized option {o}")),
-            name => match m.shared.backers.with_full_name(name) {
-                Some(b) => chosen.push(b),
-                None => {
-                    let why = if name.contains('@') { "No such device" } else { "No such file or directory" };
-                    return Err(format!("ovs-vswitchd: opening datapath {name} failed ({why})"));
-                }
-            },
+            name => chosen.push((name, m.shared.backers.with_full_name(name))),
         }
     }
     if chosen.is_empty() {
-        chosen = m.shared.backers.by_class(&m.classes);
+        chosen = m.shared.backers.by_class(&m.classes).into_iter().map(|b| ("", Some(b))).collect();
     }
-    let mut out = String::new();
-    chosen.iter().for_each(|b| show_datapath(&mut out, b.datapath.as_ref(), stats));
+    let (mut out, mut failed) = (String::new(), false);
+    for (name, found) in chosen {
+        match found {
+            Some(b) => show_datapath(&mut out, b.datapath.as_ref(), stats),
+            None => {
+                let why = crate::dpctl::absent(m, name);
+                put!(out, "ovs-vswitchd: opening datapath {name} failed ({why})\n");
+                failed = true;
+            }
+        }
+    }
+    if failed {
+        return Err(out);
+    }
     Ok(out)
 }
 
@@ -242,7 +248,8 @@ fn dpif_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
             "-m" => verbose = true,
             "--names" => names = Some(true),
             "--no-names" => names = Some(false),
-            other => return Err(format!("unknown option {other}")),
+            // As in the original, words without a meaning do nothing.
+            _ => {}
         }
     }
     let b = m.bridge(name)?;

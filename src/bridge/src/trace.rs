@@ -20,7 +20,7 @@ pub const COMMANDS: [Command<Manager>; 10] = [
     Command::new("bridge/dump-flows", "[--offload-stats] bridge", 1, 2, dump_rules),
     Command::new("dpif/show-dp-features", "bridge", 1, 1, features),
     Command::new("ofproto/trace", TRACE_USAGE, 1, MANY, trace),
-    Command::new("ofproto/trace-packet-out", PACKET_OUT_USAGE, 1, MANY, trace_packet_out),
+    Command::new("ofproto/trace-packet-out", PACKET_OUT_USAGE, 2, MANY, trace_packet_out),
     Command::new("revalidator/pause", HIDDEN, 0, 0, pause),
     Command::new("revalidator/resume", HIDDEN, 0, 0, resume),
     Command::new("upcall/disable-megaflows", "", 0, 0, disable_megaflows),
