@@ -5,6 +5,7 @@
 //! thread, before anything else.
 
 use crate::paths;
+use infra::process::{self, User};
 use infra::vlog;
 use std::path::PathBuf;
 
@@ -35,7 +36,7 @@ pub struct Options {
     /// Restart the daemon when it crashes.
     pub monitor: bool,
     /// User and group to become.
-    pub user: Option<String>,
+    pub user: Option<User>,
     /// Lock all memory.
     pub mlockall: bool,
     /// Control socket: a path, a name in the run directory, or `none`.
@@ -249,6 +250,10 @@ pub fn parse(argv0: &str, words: &[String]) -> Result<Parsed, CliError> {
                     Some(other) => return fail(format!("{other}: unknown dummy level")),
                 }
             }
+            "user" => match process::find_user(&value.unwrap_or_default()) {
+                Ok(user) => options.user = Some(user),
+                Err(error) => return fail(format!("(null): {error}")),
+            },
             _ => set(&mut options, name, value.unwrap_or_default()),
         }
     }
@@ -269,7 +274,6 @@ fn set(options: &mut Options, name: &str, value: String) {
         "pidfile" => options.pidfile = Some(paths::pidfile(&value)),
         "overwrite-pidfile" => options.overwrite_pidfile = true,
         "monitor" => options.monitor = true,
-        "user" => options.user = Some(value),
         "private-key" => options.tls.private_key = path(),
         "certificate" => options.tls.certificate = path(),
         "ca-cert" => {

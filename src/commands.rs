@@ -2,11 +2,12 @@
 //! place where those of the other parts are added. Main thread.
 
 use crate::cli::Options;
+use crate::mainloop::STOPWATCHES;
 use crate::memory;
 use crate::switch::Switch;
 use crate::unixctl::{Commands, Outcome};
 use infra::command::{Reply, MANY};
-use infra::{coverage, vlog};
+use infra::{coverage, stopwatch, vlog};
 
 /// What commands may work on.
 pub struct Context {
@@ -35,10 +36,17 @@ pub fn table(options: &Options) -> Commands<Context> {
         let count = coverage::read(args[0]).map(|count| count.to_string());
         Outcome::Now(count.ok_or_else(|| "No such counter".to_string()))
     });
+    commands.add("stopwatch/show", "[NAME]", 0..=1, |_, args| {
+        Outcome::Now(stopwatch::show(STOPWATCHES, args.first().copied()))
+    });
+    commands.add("stopwatch/reset", "[NAME]", 0..=1, |_, args| {
+        Outcome::Now(stopwatch::reset(STOPWATCHES, args.first().copied()))
+    });
     commands.add("memory/show", "", 0..=0, |context: &mut Context, _| {
-        Outcome::Now(Ok(memory::usage(&context.switch)))
+        Outcome::Now(Ok(memory::usage(&mut context.switch)))
     });
     commands.add_all(bridge::show::COMMANDS, |context: &mut Context| context.switch.manager());
+    commands.add_all(bridge::show_pmd::COMMANDS, |context: &mut Context| context.switch.manager());
     commands.add_all(bridge::dpctl::COMMANDS, |context: &mut Context| context.switch.manager());
     commands.add_all(bridge::features::COMMANDS, |context: &mut Context| context.switch.manager());
     commands.add_all(bridge::trace::COMMANDS, |context: &mut Context| context.switch.manager());
@@ -62,7 +70,11 @@ fn logging(commands: &mut Commands<Context>) {
     commands.add("vlog/disable-rate-limit", "[module]...", 0..=MANY, |_, args| {
         Outcome::Now(words(vlog::set_rate_limits(args, false)))
     });
-    commands.add("vlog/reopen", "", 0..=0, |_, _| Outcome::Now(words(vlog::reopen())));
+    commands.add("vlog/reopen", "", 0..=0, |_, _| {
+        // A disk that does not answer keeps this client waiting, and nobody else.
+        let opening = vlog::reopen();
+        Outcome::Later(Box::new(move |_| opening.outcome().map(words)))
+    });
     commands.add("vlog/close", "", 0..=0, |_, _| {
         vlog::close();
         Outcome::Now(Ok(String::new()))

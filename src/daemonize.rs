@@ -4,15 +4,17 @@
 //! only when the daemon proper says that it is ready.
 
 use crate::cli::Options;
+use crate::paths;
 use infra::process::{self, Ended, Forked};
 use infra::vlog::Module;
-use infra::{err, info, vlog};
+use infra::{err, info, vlog, warn};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 static LOG: Module = Module::new("daemon_unix");
+static VLOG: Module = Module::new("vlog");
 
 /// Seconds between two restarts by the monitor.
 const RESTART_INTERVAL_MS: i64 = 10_000;
@@ -69,13 +71,13 @@ pub fn reason(error: &io::Error) -> String {
 /// their parent is to see.
 pub fn start(options: &Options) -> Result<Daemon, DaemonError> {
     let system = |what| move |error| DaemonError::System(what, error);
-    let user = options.user.as_deref().map(process::find_user).transpose()?;
     if let Some(path) = options.pidfile.as_deref().filter(|_| !options.overwrite_pidfile) {
         if let Some(pid) = running(path) {
             return Err(DaemonError::Running { path: path.display().to_string(), pid });
         }
     }
-    if let Some(user) = &user {
+    if let Some(user) = &options.user {
+        vlog::set_owner(user.uid, user.gid);
         process::become_user(user)?;
     }
     let mut ready = None;
@@ -101,7 +103,7 @@ pub fn start(options: &Options) -> Result<Daemon, DaemonError> {
                 if options.detach {
                     process::null_stdio().map_err(system("close standard files"))?;
                 }
-                monitor(pid);
+                monitor(pid, options);
             }
         }
     }
@@ -143,11 +145,18 @@ fn fork_and_wait() -> io::Result<Side> {
 
 /// Watches the daemon; returns only in a new daemon that replaces one that
 /// crashed.
-fn monitor(mut pid: i32) {
+fn monitor(mut pid: i32, options: &Options) {
     vlog::set_thread_name("monitor");
     let mut crashes = 0u32;
+    let mut health = "healthy".to_string();
     let mut restarted_at: Option<i64> = None;
     loop {
+        infra::title::set(&format!("monitoring pid {pid} ({health})"));
+        // Nobody would tell the monitor to open a log file anew that was moved away.
+        if vlog::log_file().is_some() {
+            info!(VLOG, "closing log file");
+            vlog::close();
+        }
         let ended = match process::wait(pid) {
             Ok(ended) => ended,
             Err(error) => {
@@ -155,30 +164,34 @@ fn monitor(mut pid: i32) {
                 std::process::exit(1);
             }
         };
+        vlog::reopen();
         let crashed = matches!(ended, Ended::Killed(signal, _) if is_crash(signal));
         if !crashed {
             info!(LOG, "pid {pid} died, {ended}, exiting");
             std::process::exit(0);
         }
         crashes += 1;
+        health = format!("{crashes} crashes: pid {pid} died, {ended}");
+        if options.unixctl.is_none() {
+            // Its name has the pid in it, so no other daemon would replace it.
+            let _ = std::fs::remove_file(paths::default_control_socket(pid.unsigned_abs()));
+        }
         let now = infra::clock::now_ms();
         let wait_ms = restarted_at.map_or(0, |at| at + RESTART_INTERVAL_MS - now);
         if wait_ms > 0 {
-            err!(
-                LOG,
-                "{crashes} crashes: pid {pid} died, {ended}, waiting until {} seconds since last restart",
-                RESTART_INTERVAL_MS / 1000
-            );
+            let interval = RESTART_INTERVAL_MS / 1000;
+            warn!(LOG, "{health}, waiting until {interval} seconds since last restart");
             std::thread::sleep(std::time::Duration::from_millis(wait_ms as u64));
         }
-        err!(LOG, "{crashes} crashes: pid {pid} died, {ended}, restarting");
+        err!(LOG, "{health}, restarting");
         restarted_at = Some(infra::clock::now_ms());
         match fork_and_wait() {
             Ok(Side::Child(pipe)) => {
                 // Nobody waits for this start; the monitor only wants to know
                 // the pid, so it is told at once.
                 process::say_ready(pipe);
-                vlog::set_thread_name("");
+                vlog::set_thread_name(vlog::program_name());
+                infra::title::restore();
                 return;
             }
             Ok(Side::Parent { pid: new, .. }) => pid = new,

@@ -34,12 +34,13 @@ pub fn topology(options: &Options) -> Topology {
     options.dummy_numa.as_deref().and_then(Topology::from_nodes).unwrap_or_else(Topology::read)
 }
 
-/// The types of datapath there are. The kernel's is not among them.
+/// The types of datapath there are, in the order in which `dpctl` lists them. The kernel's is not among them.
 pub fn datapath_classes(options: &Options) -> Vec<DatapathClass> {
     let class = |name, dummy| DatapathClass { name, dummy };
     match options.dummy {
         None => vec![class("netdev", false)],
-        Some(Dummy::Plain) => vec![class("dummy", true), class("netdev", false)],
+        Some(Dummy::Plain) if options.disable_system => vec![class("dummy", true), class("netdev", false)],
+        Some(Dummy::Plain) => vec![class("netdev", false), class("dummy", true)],
         Some(Dummy::System) => vec![class("dummy", true), class("netdev", false), class("system", true)],
         Some(Dummy::Override) => vec![class("dummy", true), class("netdev", true), class("system", true)],
     }

@@ -21,6 +21,7 @@ use crate::mainloop::End;
 use infra::poll::Poller;
 use infra::process::{self, Signals};
 use infra::vlog::{self, Module};
+use infra::worker::{self, Worker};
 use infra::{err, info};
 use std::path::Path;
 use std::process::ExitCode;
@@ -75,6 +76,8 @@ fn serve(options: &cli::Options) -> Result<(), String> {
         |error: std::io::Error| format!("could not set up the main loop ({})", daemonize::reason(&error));
     let signals = Signals::new(&mainloop::SIGNALS).map_err(setup)?;
     let mut poller = Poller::new().map_err(setup)?;
+    start_worker(&poller)
+        .map_err(|e| format!("could not start the worker process ({})", daemonize::reason(&e)))?;
     if options.mlockall {
         if let Err(error) = process::lock_memory() {
             err!(LOG, "mlockall failed: {}", daemonize::reason(&error));
@@ -92,16 +95,38 @@ fn serve(options: &cli::Options) -> Result<(), String> {
     let switch = switch::Switch::new(options, topology).map_err(setup)?;
     let mut context = commands::Context { switch, exit: None };
     let end = mainloop::run(&mut context, &mut server, &signals, &mut daemon, &mut poller);
-    context.switch.exit(end == End::Exit(true));
+    // Bridges keep their addresses over `exit` and a crash; a signal means that nobody comes back.
+    context.switch.exit(matches!(end, End::Exit(true) | End::Signal(_)));
     drop(context);
     if let Some(mut server) = server {
         server.finish();
     }
     drop(daemon);
-    if let End::Signal(signal) = end {
-        process::die_by(signal);
+    end_worker();
+    match end {
+        End::Exit(_) => Ok(()),
+        End::Signal(signal) => process::die_by(signal),
+        // The monitor takes this end for the crash that it is.
+        End::Worker => process::die_by(libc::SIGABRT),
     }
+}
+
+/// How long the end waits for the worker to write the rest of the log.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Starts the worker. There is one thread now; from the next on it could not be forked.
+fn start_worker(poller: &Poller) -> std::io::Result<()> {
+    let (jobs, keep) = vlog::worker_jobs();
+    worker::install(Worker::start(jobs, &keep)?, poller.waker());
+    vlog::delegate();
     Ok(())
+}
+
+/// Lets the worker write what it has.
+fn end_worker() {
+    if let Some(worker) = worker::take() {
+        worker.finish(LAST_WORDS);
+    }
 }
 
 fn log_cores(topology: &infra::cpu::Topology) {

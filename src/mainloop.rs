@@ -1,5 +1,5 @@
 //! The main loop: each part runs without blocking, each part says what it waits
-//! for, then one poll sleeps. Order of a turn: signals, memory, switch
+//! for, then one poll sleeps. Order of a turn: worker replies, signals, memory, switch
 //! (database, DPDK, bridges, OpenFlow), control socket.
 
 use crate::commands::Context;
@@ -8,14 +8,23 @@ use crate::memory::Memory;
 use crate::unixctl::Server;
 use infra::poll::{Cause, Poller, Wake};
 use infra::process::{signal_name, Signals, Usage};
+use infra::stopwatch::{self, Stopwatch};
 use infra::vlog::{Level, Module, RateLimit};
-use infra::{clock, coverage, vlog, vlog_rl, warn};
+use infra::{clock, coverage, emer, fdname, vlog, vlog_rl, warn, worker};
 
+static WORKER_LOG: Module = Module::new("worker");
 static SIGNAL_LOG: Module = Module::new("fatal_signal");
 static POLL_LOG: Module = Module::new("poll_loop");
 static TIME_LOG: Module = Module::new("timeval");
 static WAKE_LIMIT: RateLimit = RateLimit::new(120, 120);
 static LONG_LIMIT: RateLimit = RateLimit::new(1, 5);
+
+/// Stopwatches of the parts of a turn.
+static TURN_TIME: Stopwatch = Stopwatch::new("main-loop");
+static SWITCH_TIME: Stopwatch = Stopwatch::new("bridge-run");
+static CONTROL_TIME: Stopwatch = Stopwatch::new("unixctl-server-run");
+/// All of them, for the commands.
+pub static STOPWATCHES: stopwatch::All = &[&TURN_TIME, &SWITCH_TIME, &CONTROL_TIME];
 
 /// A turn of more milliseconds than this is reported.
 const LONG_TURN_MS: i64 = 1_000;
@@ -31,6 +40,8 @@ pub enum End {
     Exit(bool),
     /// A signal.
     Signal(i32),
+    /// The worker process is lost.
+    Worker,
 }
 
 /// The signals that [`run`] handles.
@@ -48,32 +59,40 @@ pub fn run(
     let mut watch = Watch::new();
     loop {
         watch.turn_begins();
+        let began = clock::real_ns();
         let now = clock::now_ms();
+        if let Err(error) = worker::run() {
+            vlog::take_back();
+            emer!(WORKER_LOG, "{error}, aborting");
+            return End::Worker;
+        }
         while let Some(signal) = signals.next() {
             if signal != libc::SIGHUP {
                 warn!(SIGNAL_LOG, "terminating with signal {signal} ({})", signal_name(signal));
                 return End::Signal(signal);
             }
-            // Without a log file there is nothing to reopen.
-            let _ = vlog::reopen();
+            // How it went stands in the log; without a log file there is nothing to reopen.
+            vlog::reopen();
         }
-        memory.run(&context.switch, now);
+        memory.run(&mut context.switch, now);
         coverage::run(now);
-        context.switch.run(now);
+        SWITCH_TIME.time(|| context.switch.run(now));
         if context.switch.is_ready() {
             daemon.complete();
         }
         if let Some(server) = server {
-            server.run(context, now);
+            CONTROL_TIME.time(|| server.run(context, now));
         }
         if let Some(cleanup) = context.exit {
             return End::Exit(cleanup);
         }
+        worker::wait(poller);
         poller.fd_in(signals.fd());
         context.switch.wait(poller);
         if let Some(server) = server {
             server.wait(poller);
         }
+        TURN_TIME.add_us((clock::real_ns() - began) / 1_000);
         watch.turn_ends();
         let wake = poller.block();
         watch.woken(&wake);
@@ -84,12 +103,13 @@ pub fn run(
 struct Watch {
     turn: Option<(i64, Usage)>,
     interval: (i64, Usage),
-    per_cent: i64,
+    /// Known after the first interval.
+    per_cent: Option<i64>,
 }
 
 impl Watch {
     fn new() -> Self {
-        Watch { turn: None, interval: (real_ms(), Usage::thread()), per_cent: 0 }
+        Watch { turn: None, interval: (real_ms(), Usage::thread()), per_cent: None }
     }
 
     fn turn_begins(&mut self) {
@@ -98,7 +118,7 @@ impl Watch {
         let usage = Usage::thread();
         if now - since >= CPU_INTERVAL_MS {
             let spent = usage.user_ms + usage.system_ms - before.user_ms - before.system_ms;
-            self.per_cent = spent * 100 / (now - since);
+            self.per_cent = Some(spent * 100 / (now - since));
             self.interval = (now, usage);
         }
         self.turn = Some((now, usage));
@@ -132,22 +152,24 @@ impl Watch {
                 "context switches: {voluntary} voluntary, {involuntary} involuntary"
             );
         }
+        coverage::log();
     }
 
     fn woken(&self, wake: &Wake) {
-        let busy = self.per_cent >= BUSY_PER_CENT;
+        let busy = self.per_cent.is_some_and(|n| n >= BUSY_PER_CENT);
         let level = if busy { Level::Info } else { Level::Dbg };
         if !POLL_LOG.enabled(level) {
             return;
         }
         let cause = match wake.cause {
             Cause::Timeout(ms) => format!("{ms}-ms timeout"),
-            Cause::Fd(fd, events) => format!("{} on fd {fd}", event_names(events)),
+            Cause::Fd(fd, events) => format!("{} on fd {fd} ({})", event_names(events), fdname::describe(fd)),
             Cause::Woken => "another thread".to_string(),
             Cause::Interrupted => "signal".to_string(),
         };
-        let cpu = if busy { format!(" ({}% CPU usage)", self.per_cent) } else { String::new() };
-        POLL_LOG.log_limited(&WAKE_LIMIT, level, format_args!("wakeup due to {cause} at {}{cpu}", wake.at));
+        let cpu = self.per_cent.map_or_else(String::new, |n| format!(" ({n}% CPU usage)"));
+        let (file, line) = (wake.at.file(), wake.at.line());
+        POLL_LOG.log_limited(&WAKE_LIMIT, level, format_args!("wakeup due to {cause} at {file}:{line}{cpu}"));
     }
 }
 

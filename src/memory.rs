@@ -25,7 +25,7 @@ impl Memory {
     }
 
     /// Reports the peak after 10 s, and whenever it has grown by half.
-    pub fn run(&mut self, switch: &Switch, now: i64) {
+    pub fn run(&mut self, switch: &mut Switch, now: i64) {
         if now < self.next_check {
             return;
         }
@@ -55,9 +55,11 @@ impl Memory {
 }
 
 /// What is kept, as `name:count` words by name.
-pub fn usage(switch: &Switch) -> String {
+pub fn usage(switch: &mut Switch) -> String {
     let mut all = Vec::new();
     switch.memory(&mut all);
+    // What there is none of is not listed.
+    all.retain(|(_, count)| *count > 0);
     all.sort();
     let words: Vec<String> = all.into_iter().map(|(name, count)| format!("{name}:{count}")).collect();
     words.join(" ")

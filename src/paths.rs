@@ -49,6 +49,11 @@ pub fn control_socket(option: Option<&str>) -> Option<PathBuf> {
     match option {
         Some("none") => None,
         Some(name) => Some(in_rundir(name)),
-        None => Some(in_rundir(format!("{}.{}.ctl", vlog::program_name(), std::process::id()))),
+        None => Some(default_control_socket(std::process::id())),
     }
+}
+
+/// The control socket of a process that was not told another one.
+pub fn default_control_socket(pid: u32) -> PathBuf {
+    in_rundir(format!("{}.{pid}.ctl", vlog::program_name()))
 }

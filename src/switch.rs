@@ -129,8 +129,9 @@ impl Switch {
     }
 
     /// Adds what the parts keep in memory, by name, for `memory/show`.
-    pub fn memory(&self, usage: &mut Vec<(String, usize)>) {
+    pub fn memory(&mut self, usage: &mut Vec<(String, usize)>) {
         usage.extend(self.manager.memory());
+        usage.push(("idl-cells-Open_vSwitch".into(), self.manager.client().replica().cells()));
         usage.push(("ofconns".into(), self.openflow.connections()));
     }
 

@@ -2,8 +2,10 @@
 //! answers as the reference, and clients that mean no good.
 
 use crate::harness::{wait_until, Harness, Setup, Which};
+use crate::lab::{ports, udp, Lab};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Commands whose whole output must equal the installed daemon's.
@@ -89,6 +91,85 @@ fn levels_and_log_file() {
     assert!(h.log().contains("|vlog|INFO|opened log file "), "{}", h.log());
     assert!(std::fs::read_to_string(h.path("switch.log.1")).unwrap().contains("|vlog|INFO|closing log file"));
     assert!(h.appctl(&["coverage/show"]).ends_with("events never hit\n"));
+}
+
+fn resident_kb(h: &mut Harness) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", h.switch().pid())).unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// What a hostile client sends: nothing, half a request, a line without end, a million of `[`, requests whose replies
+/// it does not read.
+fn junk(i: usize) -> Vec<u8> {
+    match i % 5 {
+        0 => Vec::new(),
+        1 => b"{\"method\":\"ver".to_vec(),
+        2 => [b"{\"method\":\"".as_slice(), &[b'x'; 1 << 20]].concat(),
+        3 => vec![b'['; 1 << 20],
+        _ => b"{\"method\":\"vlog/list\",\"params\":[],\"id\":0}".repeat(1000),
+    }
+}
+
+/// A thousand clients at once, every other one hostile: all honest ones are answered, packets pass, and afterwards
+/// memory is what it was.
+#[test]
+fn a_thousand_clients() {
+    infra::process::raise_file_limit(8_192);
+    let mut lab = Lab::new(2);
+    let frame = udp(1, 2, 1, 2);
+    lab.send(2, &udp(2, 1, 2, 1));
+    assert_eq!(ports(&lab.send(1, &frame)), [2]);
+    let path = lab.h.path("switch.ctl");
+    let round = |lab: &mut Lab| {
+        let honest = AtomicUsize::new(0);
+        let left = AtomicUsize::new(20);
+        std::thread::scope(|scope| {
+            for thread in 0..20 {
+                let (honest, path, left) = (&honest, &path, &left);
+                scope.spawn(move || {
+                    let mut held = Vec::new();
+                    for i in 0..50 {
+                        let mut client = UnixStream::connect(path).expect("connect");
+                        if i % 2 == 0 {
+                            client.set_nonblocking(true).unwrap();
+                            let _ = client.write(&junk(thread + i / 2));
+                            held.push(client);
+                            continue;
+                        }
+                        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                        client
+                            .write_all(b"{\"method\":\"version\",\"params\":[],\"id\":1}")
+                            .expect("a request");
+                        let mut answer = [0; 40];
+                        client.read_exact(&mut answer).expect("an answer");
+                        assert!(
+                            answer.starts_with(b"{\"id\":1,\"result\":\"ovs-vswitchd (Open"),
+                            "{answer:?}"
+                        );
+                        honest.fetch_add(1, Ordering::Relaxed);
+                    }
+                    left.fetch_sub(1, Ordering::Relaxed);
+                    // The hostile ones stay until all are there.
+                    wait_until("all clients have been there", || left.load(Ordering::Relaxed) == 0);
+                });
+            }
+            // Packets pass as before, none is lost.
+            while left.load(Ordering::Relaxed) > 0 {
+                assert_eq!(ports(&lab.send(1, &frame)), [2]);
+            }
+        });
+        assert_eq!(honest.load(Ordering::Relaxed), 500);
+    };
+    let before = resident_kb(&mut lab.h);
+    for _ in 0..3 {
+        round(&mut lab);
+    }
+    // The answer comes after the ends of those who have gone.
+    lab.h.control("version", &[]).expect("an answer");
+    let after = resident_kb(&mut lab.h);
+    println!("resident memory: {before} kB before three crowds, {after} kB after");
+    assert!(after < before + 4_096, "memory grows from {before} to {after} kB");
 }
 
 #[test]

@@ -355,6 +355,21 @@ impl Harness {
         self.switch = Some(switch);
     }
 
+    /// Starts the switch in the background, with the given options and those that every test needs; returns when
+    /// its parent does.
+    pub fn detached(&self, args: &[&str]) {
+        let mut command = self.command(self.which.program());
+        command.args(["-vconsole:off", "-vsyslog:off", "--detach", "--pidfile=switch.pid"]);
+        command.arg("--log-file=switch.log").args(args).args(&self.args);
+        let start = run(command.arg("unix:db.sock"));
+        assert_eq!((start.code, start.err.as_str()), (0, ""));
+    }
+
+    /// The pid in a pidfile.
+    pub fn pid_in(&self, name: &str) -> Option<u32> {
+        std::fs::read_to_string(self.path(name)).ok()?.trim().parse().ok()
+    }
+
     /// The switch's process.
     pub fn switch(&mut self) -> &mut Process {
         self.switch.as_mut().expect("the switch was started")

@@ -255,6 +255,12 @@ impl Host {
         assert!(said.out.contains("3 received"), "{} to {}: {}", self.address, other.address, said.out);
     }
 
+    /// Whether one ping is answered soon.
+    pub fn tries(&self, other: &Host) -> bool {
+        let said = self.ns.run(&["ping", "-n", "-i", "0.02", "-c", "1", "-W", "0.2", &other.address]);
+        said.out.contains(" 1 received")
+    }
+
     /// Whether large pings, in fragments, are answered.
     #[track_caller]
     pub fn pings_large(&self, other: &Host) {

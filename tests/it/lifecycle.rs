@@ -1,8 +1,10 @@
 //! Start, end, restart: pidfile, sockets, signals, monitor, database that goes
 //! away, command lines that cannot work.
 
-use crate::harness::{run, wait_until, Harness, Namespace, Setup, Which};
+use crate::harness::{run, wait_at_most, wait_until, Harness, Namespace, Process, Setup, Which};
+use crate::lab::Host;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn pid_in(h: &Harness, name: &str) -> String {
     std::fs::read_to_string(h.path(name)).unwrap_or_default().trim().to_string()
@@ -51,36 +53,161 @@ fn database_goes_and_comes() {
     wait_until("the switch is back", || h.log().matches("db.sock: connected").count() == 2);
 }
 
-/// Detached and monitored: the parent returns when the daemon is ready, a crash
-/// brings a new daemon, the end of the daemon ends the monitor.
-#[test]
-fn detached_and_monitored() {
-    let h = Setup::new(Which::Ours).stopped().up();
-    let start = run(h.command(Which::Ours.program()).args([
-        "--detach",
-        "--monitor",
-        "--pidfile=switch.pid",
-        "--unixctl=switch.ctl",
-        "-vconsole:off",
-        "-vsyslog:off",
-        "--log-file=switch.log",
-        "unix:db.sock",
-    ]));
-    assert_eq!((start.code, start.err.as_str()), (0, ""));
-    let first = pid_in(&h, "switch.pid");
-    h.appctl(&["version"]);
-    run(Command::new("kill").args(["-s", "SEGV", &first]));
+fn wait_for_another(h: &Harness, first: u32) -> u32 {
+    let mut now = None;
     wait_until("a new daemon has taken over", || {
-        !["", first.as_str()].contains(&pid_in(&h, "switch.pid").as_str())
+        now = h.pid_in("switch.pid").filter(|p| *p != first);
+        now.is_some()
     });
-    wait_until("the new daemon answers", || h.try_appctl(&["version"]).code == 0);
-    let line = format!("pid {first} died, killed (Segmentation fault)");
-    assert!(h.log().contains(&format!("|daemon_unix(monitor)|ERR|1 crashes: {line}")), "{}", h.log());
-    let second = pid_in(&h, "switch.pid");
-    h.appctl(&["exit"]);
-    let line = format!("pid {second} died, exit status 0, exiting");
+    now.expect("just seen")
+}
+
+/// Files of the run directory, without the database's.
+fn left(h: &Harness) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(h.path(""))
+        .unwrap()
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .filter(|n| {
+            !n.starts_with("db.")
+                && !n.starts_with("conf.db")
+                && !n.starts_with(".conf.db")
+                && n != "ovsdb-server.out"
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// Detached and monitored: the parent returns when the daemon is ready; a crash brings a new daemon within two
+/// seconds, with bridges, ports and forwarding; SIGTERM leaves nothing but log and database.
+#[test]
+fn crash_and_end_under_a_monitor() {
+    let h = Setup::new(Which::Ours).stopped().in_thread().up();
+    let (a, b) = (Host::behind_veth(1), Host::behind_veth(2));
+    h.detached(&["--monitor"]);
+    h.vsctl(&["add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev"]);
+    h.vsctl(&["add-port", "br0", "p1", "--", "add-port", "br0", "p2"]);
+    h.vsctl(&["add-port", "br0", "t0", "--", "set", "Interface", "t0", "type=tap"]);
+    a.pings(&b);
+    let first = h.pid_in("switch.pid").expect("a pid");
+    let began = Instant::now();
+    run(Command::new("kill").args(["-s", "SEGV", &first.to_string()]));
+    // Within two seconds a ping passes again.
+    let back = wait_at_most(Duration::from_secs(2), || a.tries(&b));
+    assert!(back, "no forwarding {:?} after the crash", began.elapsed());
+    let second = wait_for_another(&h, first);
+    // The control socket has the pid in its name: the old one is gone.
+    let control = |pid| h.path(&format!("ovs-vswitchd.{pid}.ctl"));
+    let version = || run(Command::new("ovs-appctl").arg("-t").arg(control(second)).arg("version"));
+    wait_until("the new daemon answers", || version().code == 0);
+    assert!(!control(first).exists());
+    assert_eq!(h.vsctl(&["list-ports", "br0"]), "p1\np2\nt0\n");
+    assert_eq!(h.ofctl(&["dump-ports-desc", "br0"]).matches("): addr:").count(), 3 + 1);
+    h.ofctl(&["dump-flows", "br0"]);
+    let line = format!("|daemon_unix(monitor)|ERR|1 crashes: pid {first} died, killed (Segmentation fault)");
+    assert!(h.log().contains(&line), "{}", h.log());
+    run(Command::new("kill").args(["-s", "TERM", &second.to_string()]));
+    let line = format!("|daemon_unix(monitor)|INFO|pid {second} died, killed (Terminated), exiting");
     wait_until("the monitor has ended", || h.log().contains(&line));
-    assert!(!h.path("switch.pid").exists() && !h.path("switch.ctl").exists());
+    assert_eq!(left(&h), ["switch.log"]);
+    for device in ["br0", "t0"] {
+        assert_ne!(run(Command::new("ip").args(["link", "show", device])).code, 0, "{device} is still there");
+    }
+}
+
+/// `exit` leaves the tap devices to the next daemon, `exit --cleanup` and signals do not.
+#[test]
+fn taps_go_with_signals_and_cleanup() {
+    let mut h = Harness::ours();
+    h.vsctl(&["add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev"]);
+    let there = |h: &Harness| h.namespace().run(&["ip", "link", "show", "br0"]).code == 0;
+    assert!(there(&h));
+    h.appctl(&["exit"]);
+    assert_eq!(h.switch().wait(), 0);
+    assert!(there(&h));
+    for end in ["TERM", "INT", "ALRM", "--cleanup"] {
+        h.start();
+        wait_until("the bridge is there", || there(&h));
+        match end {
+            "--cleanup" => drop(h.appctl(&["exit", "--cleanup"])),
+            signal => h.switch().signal(signal),
+        }
+        h.switch().wait();
+        assert!(!there(&h), "{end}");
+    }
+}
+
+/// `--user` becomes another user, and keeps the few capabilities that a switch needs.
+#[test]
+fn another_user() {
+    let mut h = Setup::new(Which::Ours).args(&["--user=daemon"]).stopped().up();
+    run(Command::new("chown").arg("daemon").arg(h.path("")).arg(h.path("db.sock")));
+    h.start();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", h.switch().pid())).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|l| l.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(field("Uid:"), "1 1 1 1");
+    assert_eq!(field("Gid:"), "1 1 1 1");
+    assert_eq!(field("Groups:"), "");
+    // CAP_NET_BIND_SERVICE, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_NET_RAW, CAP_IPC_LOCK, as the installed daemon.
+    for (name, bits) in
+        [("CapInh:", 0), ("CapPrm:", 0x7c00), ("CapEff:", 0x7c00), ("CapBnd:", 0), ("CapAmb:", 0)]
+    {
+        assert_eq!(field(name), format!("{bits:016x}"), "{name}");
+    }
+    // They suffice for a bridge with its device, and for a log file that is opened anew.
+    h.vsctl(&["add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev"]);
+    std::fs::rename(h.path("switch.log"), h.path("old.log")).unwrap();
+    h.appctl(&["vlog/reopen"]);
+    assert!(h.log().contains("opened log file"));
+}
+
+/// A signal that was ignored from the start stays ignored, as with nohup.
+#[test]
+fn ignored_signals() {
+    let h = Setup::new(Which::Ours).stopped().up();
+    let daemon = format!(
+        "trap '' INT; exec {} --pidfile=switch.pid --unixctl=switch.ctl unix:db.sock",
+        Which::Ours.program()
+    );
+    let mut daemon = Process::start(h.command("sh").args(["-c", &daemon]), &h.path("switch.out"));
+    wait_until("the switch answers", || h.try_appctl(&["version"]).code == 0);
+    let pid = h.pid_in("switch.pid").expect("a pid").to_string();
+    run(Command::new("kill").args(["-s", "INT", &pid]));
+    h.appctl(&["version"]);
+    run(Command::new("kill").args(["-s", "TERM", &pid]));
+    daemon.wait();
+    assert!(!h.path("switch.pid").exists());
+}
+
+/// Memory is locked when that was asked for, and only then.
+#[test]
+fn locked_memory() {
+    let locked = |h: &mut Harness| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", h.switch().pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmLck:")).unwrap_or_default().to_string();
+        line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
+    };
+    assert!(locked(&mut Setup::new(Which::Ours).args(&["--mlockall"]).up()) > 1_000);
+    assert_eq!(locked(&mut Harness::ours()), 0);
+}
+
+/// The background process starts in the root directory unless told otherwise.
+#[test]
+fn working_directory() {
+    for (option, expected) in
+        [(&["--unixctl=switch.ctl"][..], None), (&["--unixctl=switch.ctl", "--no-chdir"][..], Some(()))]
+    {
+        let h = Setup::new(Which::Ours).stopped().up();
+        h.detached(option);
+        let pid = h.pid_in("switch.pid").expect("a pid");
+        let at = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+        assert_eq!(at, expected.map_or("/".into(), |()| h.path("").canonicalize().unwrap()));
+        h.appctl(&["exit"]);
+    }
 }
 
 /// Command lines that are refused, or print and exit, say what the installed
@@ -104,6 +231,9 @@ fn command_lines_as_the_installed_daemon() {
         &["--syslog-method=foo"],
         &["a", "b"],
         &["--user=no-such-user-here", "unix:x"],
+        &["--user=nobody:no-such-group", "unix:x"],
+        &["--user=nobody:daemon", "unix:x"],
+        &["--user=:daemon", "unix:x"],
         &["--pidfile=/nonexistent/x.pid", "unix:x"],
     ];
     let output = |which: Which, args: &[&str]| {

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backers;
 mod bad_input;
 mod control;
 mod database;
@@ -22,3 +23,5 @@ mod ports;
 mod replay;
 mod tidy;
 mod trace;
+mod usage;
+mod worker;

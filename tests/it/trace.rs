@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::Command;
 
-const CASES: &[&str] = &[include_str!("trace/cases.txt"), include_str!("trace/dpctl.txt"), include_str!("trace/windows.txt")];
+const CASES: &[&str] =
+    &[include_str!("trace/cases.txt"), include_str!("trace/dpctl.txt"), include_str!("trace/windows.txt")];
 
 /// A daemon with two bridges of tap ports, joined by patch ports.
 struct Side {

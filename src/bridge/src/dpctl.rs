@@ -9,8 +9,8 @@ mod flows;
 mod ports;
 mod text;
 
+use crate::backer::Backer;
 use crate::manager::Manager;
-use datapath::Datapath;
 use infra::command::{Command, Reply, MANY};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -24,7 +24,13 @@ pub const COMMANDS: [Command<Manager>; 21] = [
     Command::new("dpctl/set-if", "dp iface...", 2, MANY, ports::set_if),
     Command::new("dpctl/dump-dps", "", 0, 0, ports::dump_dps),
     Command::new("dpctl/show", "[-s] [dp...]", 0, MANY, ports::show),
-    Command::new("dpctl/dump-flows", "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]", 0, 6, dump::dump_flows),
+    Command::new(
+        "dpctl/dump-flows",
+        "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]",
+        0,
+        6,
+        dump::dump_flows,
+    ),
     Command::new("dpctl/add-flow", "[dp] flow actions", 2, 3, flows::add_flow),
     Command::new("dpctl/mod-flow", "[dp] flow actions", 2, 3, flows::mod_flow),
     Command::new("dpctl/get-flow", "[dp] ufid", 1, 2, dump::get_flow),
@@ -101,24 +107,31 @@ fn no_such_file(what: &str) -> String {
     format!("ovs-vswitchd: {what} (No such file or directory)")
 }
 
-/// The words behind the name of the datapath, which is there when there are more than `n`.
-fn words<'a, 'b>(m: &Manager, words: &'a [&'b str], n: usize) -> Result<&'a [&'b str], String> {
+/// The datapath, and the words behind its name, which is there when there are more than `n`.
+fn words<'a, 'b>(
+    m: &Manager,
+    words: &'a [&'b str],
+    n: usize,
+) -> Result<(Arc<Backer>, &'a [&'b str]), String> {
     match words {
-        [name, rest @ ..] if words.len() > n => named(m, name).map(|()| rest),
-        _ => datapath(m).map(|_| words),
+        [name, rest @ ..] if words.len() > n => Ok((choose(m, Some(name))?, rest)),
+        _ => Ok((choose(m, None)?, words)),
     }
 }
 
-/// Whether `name` is the datapath with its type.
-fn named(m: &Manager, name: &str) -> Result<(), String> {
-    match &m.datapath {
-        Some(dp) if dp.full_name() == name => Ok(()),
-        _ => Err(NO_DATAPATH.into()),
-    }
-}
-
-fn datapath(m: &Manager) -> Result<Arc<Datapath>, String> {
-    m.datapath.clone().ok_or_else(|| NO_DATAPATH.into())
+/// The datapath of that name and type, or the only one.
+fn choose(m: &Manager, name: Option<&str>) -> Result<Arc<Backer>, String> {
+    let all = &m.shared.backers;
+    let found = match name {
+        Some(name) => all.with_full_name(name),
+        None => all.only(),
+    };
+    let why = match (name, all.len()) {
+        (Some(_), _) => "",
+        (None, 0) => "ovs-vswitchd: no datapaths exist\n",
+        (None, _) => "ovs-vswitchd: multiple datapaths, specify one\n",
+    };
+    found.cloned().ok_or_else(|| format!("{why}{NO_DATAPATH}"))
 }
 
 fn list_commands(_: &mut Manager, args: &[&str]) -> Reply {

@@ -2,31 +2,38 @@
 //!
 //! Neighbours: `manager` lends it to each [`ofproto::ofproto::Ofproto`]. Threads: main only.
 
-use datapath::Datapath;
+use crate::backer::{Backer, Backers};
 use ofproto::ofproto::Host;
 use ofproto::port::Port;
-use ofproto::slowpath::SlowPath;
-use ofproto::{BridgeId, OfError, PacketOut, Published, Tables, World};
+use ofproto::{BridgeId, OfError, PacketOut, Published, Tables};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Everything outside of one bridge.
+#[derive(Default)]
 pub struct HostShared {
-    pub(crate) world: Arc<World>,
-    pub(crate) slow: Option<Arc<SlowPath>>,
-    pub(crate) datapath: Option<Arc<Datapath>>,
+    pub(crate) backers: Backers,
     /// A port-mod changed something that translation reads.
     pub(crate) ports_changed: bool,
-    bridges: BTreeMap<String, (BridgeId, Published<Tables>)>,
+    bridges: BTreeMap<String, Known>,
+}
+
+/// A bridge, as far as it is asked about.
+struct Known {
+    id: BridgeId,
+    tables: Published<Tables>,
+    backer: Arc<Backer>,
 }
 
 impl HostShared {
-    pub(crate) fn new(world: Arc<World>) -> HostShared {
-        HostShared { world, slow: None, datapath: None, ports_changed: false, bridges: BTreeMap::new() }
-    }
-
-    pub(crate) fn remember(&mut self, name: &str, id: BridgeId, tables: Published<Tables>) {
-        self.bridges.insert(name.into(), (id, tables));
+    pub(crate) fn remember(
+        &mut self,
+        name: &str,
+        id: BridgeId,
+        tables: Published<Tables>,
+        backer: Arc<Backer>,
+    ) {
+        self.bridges.insert(name.into(), Known { id, tables, backer });
     }
 
     pub(crate) fn forget(&mut self, name: &str) {
@@ -36,15 +43,15 @@ impl HostShared {
 
 impl Host for HostShared {
     fn publish(&mut self, bridge: &str, tables: Tables) {
-        if let Some((_, cell)) = self.bridges.get(bridge) {
-            cell.store(tables);
-            self.world.bump();
+        if let Some(b) = self.bridges.get(bridge) {
+            b.tables.store(tables);
+            b.backer.world.bump();
         }
     }
 
     fn packet_out(&mut self, bridge: &str, out: &PacketOut) -> Result<(), OfError> {
-        let (Some(slow), Some((id, _))) = (&self.slow, self.bridges.get(bridge)) else { return Ok(()) };
-        slow.packet_out(*id, out)
+        let Some(b) = self.bridges.get(bridge) else { return Ok(()) };
+        b.backer.slow.packet_out(b.id, out)
     }
 
     fn port_changed(&mut self, _bridge: &str, _port: &Port) {
@@ -52,9 +59,7 @@ impl Host for HostShared {
     }
 
     fn refresh_stats(&mut self) {
-        if let Some(s) = &self.slow {
-            s.push_stats();
-        }
+        self.backers.iter().for_each(|b| b.slow.push_stats());
     }
 
     fn now_ms(&self) -> u64 {

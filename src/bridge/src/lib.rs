@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backer;
 mod class;
 pub mod dpctl;
 pub mod features;
@@ -10,11 +11,14 @@ pub mod manager;
 mod ports;
 mod publish;
 pub mod schema;
+mod settings;
 pub mod show;
+pub mod show_pmd;
 pub mod state;
 mod status;
 pub mod trace;
 pub mod wanted;
 
+pub use backer::Backer;
 pub use class::DatapathClass;
 pub use manager::{Deps, DeviceLibrary, Manager};

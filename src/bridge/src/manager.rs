@@ -3,13 +3,15 @@
 //! Neighbours: `wanted` (input), `state` (what is), `ports` (adding and removing), `publish` (to translation),
 //! `status` (to the database), `host` (what bridges ask for). Threads: main only.
 
+use crate::backer::Backer;
 use crate::class::DatapathClass;
 use crate::host::HostShared;
 use crate::ports::Opener;
+use crate::settings::dp_config;
 use crate::state::{Bridge, Bundle};
 use crate::status::StatusWriter;
 use crate::wanted::{Wanted, WantedBridge};
-use datapath::{Datapath, DpConfig, DpOptions, ThreadHook};
+use datapath::{Datapath, DpOptions, Implementations, PerfLog, ThreadHook};
 use netdev::Factory;
 use ofproto::conn::{ConnId, ConnKind};
 use ofproto::ofproto::Ofproto;
@@ -63,11 +65,10 @@ pub struct Manager {
     library: Box<dyn DeviceLibrary>,
     pub(crate) opener: Opener,
     thread_start: Option<ThreadHook>,
-    classes: Vec<DatapathClass>,
+    pub(crate) classes: Vec<DatapathClass>,
     topology: infra::cpu::Topology,
     pub(crate) bridges: BTreeMap<String, Bridge>,
     pub(crate) shared: HostShared,
-    pub(crate) datapath: Option<Arc<Datapath>>,
     /// What `dpif/set-dp-features` set.
     pub(crate) features: crate::features::Features,
     status: StatusWriter,
@@ -79,6 +80,9 @@ pub struct Manager {
     poll_at: i64,
     polled_at: i64,
     ready: bool,
+    /// What `ovs-appctl` chose.
+    pub(crate) implementations: Implementations,
+    pub(crate) perf_log: PerfLog,
     lock_complained: bool,
     /// To look for devices; none when the process has no socket left.
     links: Option<infra::linux::DeviceControl>,
@@ -89,7 +93,6 @@ pub struct Manager {
 impl Manager {
     /// A switch without bridges.
     pub fn new(deps: Deps) -> Manager {
-        let world = Arc::new(World::new());
         Manager {
             client: Client::new(crate::schema::client_config(&deps.remote)),
             library: deps.library,
@@ -98,8 +101,7 @@ impl Manager {
             classes: deps.classes,
             topology: deps.topology,
             bridges: BTreeMap::new(),
-            shared: HostShared::new(world),
-            datapath: None,
+            shared: HostShared::default(),
             features: Default::default(),
             status: StatusWriter::default(),
             seen: 0,
@@ -110,6 +112,8 @@ impl Manager {
             poll_at: 0,
             polled_at: 0,
             ready: false,
+            implementations: Implementations::default(),
+            perf_log: PerfLog::default(),
             lock_complained: false,
             links: infra::linux::DeviceControl::open().ok(),
             link_events: infra::linux::open_link_events().ok().map(File::from),
@@ -215,9 +219,9 @@ impl Manager {
         if self.ready {
             poller.timer_until(self.status.deadline());
         }
-        if let Some(dp) = &self.datapath {
-            if dp.userspace_prepare_sleep() {
-                poller.fd_in(dp.userspace_waker().fd());
+        for b in self.shared.backers.iter() {
+            if b.datapath.userspace_prepare_sleep() {
+                poller.fd_in(b.datapath.userspace_waker().fd());
             } else {
                 poller.immediate();
             }
@@ -269,7 +273,7 @@ impl Manager {
         self.rejected = wanted.rejected;
         self.library.configure(&wanted.other_config);
         self.other_config = wanted.other_config;
-        self.configure_datapath();
+        self.configure_datapaths();
         self.remove_stale(&wanted.bridges);
         for (name, w) in wanted.bridges {
             if self.bridges.contains_key(&name) || self.create_bridge(&name, &w) {
@@ -282,10 +286,9 @@ impl Manager {
         }
         crate::ports::check_patch_peers(&mut self.bridges);
         self.publish();
-        let Some(dp) = self.datapath.clone() else { return };
         let mut gone = false;
         for b in self.bridges.values_mut() {
-            gone |= crate::ports::start(b, &dp);
+            gone |= crate::ports::start(b);
         }
         if gone {
             self.publish();
@@ -293,32 +296,28 @@ impl Manager {
     }
 
     fn publish(&self) {
-        self.shared.world.publish(crate::publish::snapshot(&self.bridges));
-    }
-
-    fn configure_datapath(&mut self) {
-        if let Some(dp) = &self.datapath {
-            if let Err(e) = dp.set_config(dp_config(&self.other_config)) {
-                infra::vlog!(LOG, Err, "{}: cannot apply the datapath's configuration: {e}", dp.name());
-            }
-        }
-        if let Some(s) = &self.shared.slow {
-            s.configure(&self.other_config);
+        for b in self.shared.backers.iter() {
+            b.world.publish(crate::publish::snapshot(&self.bridges, b));
         }
     }
 
-    /// The datapath, made when the first bridge needs it.
-    fn ensure_datapath(&mut self, class: DatapathClass) -> Result<Arc<Datapath>, String> {
-        if let Some(dp) = &self.datapath {
-            if dp.kind() != class.name {
-                return Err(format!(
-                    "the datapath is of type {}; give all bridges the same datapath_type",
-                    dp.kind()
-                ));
+    fn configure_datapaths(&mut self) {
+        for b in self.shared.backers.iter() {
+            if let Err(e) = b.datapath.set_config(dp_config(&self.other_config)) {
+                let name = b.datapath.name();
+                infra::vlog!(LOG, Err, "{name}: cannot apply the datapath's configuration: {e}");
             }
-            return Ok(dp.clone());
+            b.slow.configure(&self.other_config);
         }
-        let slow = SlowPath::new(self.shared.world.clone());
+    }
+
+    /// The datapath of a type, made when the first bridge needs it.
+    fn ensure_backer(&mut self, class: DatapathClass) -> Result<Arc<Backer>, String> {
+        if let Some(b) = self.shared.backers.of_type(class.name) {
+            return Ok(b.clone());
+        }
+        let world = Arc::new(World::new());
+        let slow = SlowPath::new(world.clone());
         slow.configure(&self.other_config);
         let options = DpOptions {
             thread_start: self.thread_start.clone(),
@@ -335,10 +334,9 @@ impl Manager {
             .map_err(|e| e.to_string())?;
         dp.add_port(local, Some(flow::DpPort(0))).map_err(|e| e.to_string())?;
         slow.start(dp.clone());
-        self.shared.slow = Some(slow);
-        self.shared.datapath = Some(dp.clone());
-        self.datapath = Some(dp.clone());
-        Ok(dp)
+        let backer = Arc::new(Backer { class, world, datapath: dp, slow });
+        self.shared.backers.add(backer.clone());
+        Ok(backer)
     }
 
     fn remove_stale(&mut self, wanted: &BTreeMap<String, WantedBridge>) {
@@ -365,7 +363,7 @@ impl Manager {
                 .map(|(n, _)| n.clone())
                 .collect();
             for s in stale {
-                crate::ports::remove(b, &s, self.datapath.as_deref());
+                crate::ports::remove(b, &s);
             }
             let names: BTreeSet<&str> = w.ports.iter().map(|p| p.name.as_str()).collect();
             b.bundles.retain(|n, bundle| {
@@ -383,21 +381,12 @@ impl Manager {
         let Some(mut b) = self.bridges.remove(name) else { return };
         let all: Vec<String> = b.interfaces.keys().cloned().collect();
         for i in all {
-            crate::ports::remove(&mut b, &i, self.datapath.as_deref());
+            crate::ports::remove(&mut b, &i);
         }
         self.shared.forget(name);
-        if self.bridges.is_empty() {
-            self.stop_datapath();
-        }
-    }
-
-    fn stop_datapath(&mut self) {
-        if let Some(s) = self.shared.slow.take() {
-            s.stop();
-        }
-        self.shared.datapath = None;
-        if let Some(dp) = self.datapath.take() {
-            dp.del_port(flow::DpPort(0));
+        let used = |kind: &str| self.bridges.values().any(|b| b.backer.class.name == kind);
+        for backer in self.shared.backers.retain(used) {
+            backer.stop();
         }
     }
 
@@ -420,20 +409,24 @@ impl Manager {
             );
             return false;
         };
-        if let Err(e) = self.ensure_datapath(class) {
-            infra::vlog!(LOG, Err, "failed to create bridge {name}: {e}");
-            return false;
-        }
+        let backer = match self.ensure_backer(class) {
+            Ok(b) => b,
+            Err(e) => {
+                infra::vlog!(LOG, Err, "failed to create bridge {name}: {e}");
+                return false;
+            }
+        };
         let id = BridgeId(self.new_id());
         let mut of = Ofproto::new(name, w.datapath_id.unwrap_or(0));
         if w.is_standalone() {
             of.add_default_rule(infra::clock::now_ms().max(0) as u64);
         }
         let tables = Published::new(Tables::default());
-        self.shared.remember(name, id, tables.clone());
+        self.shared.remember(name, id, tables.clone(), backer.clone());
         of.settle(&mut self.shared);
         let bridge = Bridge {
             id,
+            backer,
             wanted: WantedBridge { ports: Vec::new(), ..w.clone() },
             of,
             tables,
@@ -445,15 +438,13 @@ impl Manager {
         true
     }
 
-    pub(crate) fn class(&self, name: &str) -> Option<DatapathClass> {
+    fn class(&self, name: &str) -> Option<DatapathClass> {
         self.classes.iter().find(|c| c.name == name).copied()
     }
 
     /// The clock was stopped or moved: threads that wait for a time look again.
     pub fn clock_moved(&self) {
-        if let Some(s) = &self.shared.slow {
-            s.clock_moved();
-        }
+        self.shared.backers.iter().for_each(|b| b.slow.clock_moved());
     }
 
     /// Something about devices changed: they are looked at in the next turn.
@@ -463,9 +454,9 @@ impl Manager {
 
     /// `dpif-dummy/change-port-number`: gives a port of a dummy datapath another number there.
     pub fn change_port_number(&mut self, datapath: &str, port: &str, number: &str) -> infra::command::Reply {
-        let dummy = |kind: &str| self.class(kind).is_some_and(|c| c.dummy);
-        let dp = self.datapath.clone().filter(|d| d.name() == datapath && dummy(d.kind()));
-        let dp = dp.ok_or("unknown datapath or not a dummy")?;
+        let backer = self.shared.backers.called(datapath).filter(|b| b.class.dummy).cloned();
+        let backer = backer.ok_or("unknown datapath or not a dummy")?;
+        let dp = &backer.datapath;
         let ports = dp.ports();
         let old = ports.iter().find(|p| p.netdev.name() == port).ok_or("unknown port")?.no;
         let new = number.parse::<u16>().ok().filter(|n| *n > 0).ok_or("bad port number")?;
@@ -474,7 +465,7 @@ impl Manager {
             datapath::DpError::PortInUse(_) => "port number already in use".to_string(),
             e => e.to_string(),
         })?;
-        for b in self.bridges.values_mut() {
+        for b in self.bridges.values_mut().filter(|b| Arc::ptr_eq(&b.backer, &backer)) {
             crate::ports::renumbered(b, old, new);
         }
         self.publish();
@@ -488,8 +479,6 @@ impl Manager {
 
     fn update_bridge(&mut self, name: &str, w: WantedBridge) {
         let ids: Vec<u32> = w.ports.iter().map(|_| self.new_id()).collect();
-        let Some(dp) = self.datapath.clone() else { return };
-        let Some(class) = self.class(dp.kind()) else { return };
         let Some(b) = self.bridges.get_mut(name) else { return };
         if (w.secure, w.has_controller) != (b.wanted.secure, b.wanted.has_controller) {
             b.of.flush_rules();
@@ -508,7 +497,7 @@ impl Manager {
         let aged = b.macs.configure(w.mac_aging_secs, w.mac_table_size);
         let flooded = b.macs.set_flood_vlans(w.flood_vlans.clone());
         if aged || flooded {
-            self.shared.world.bump();
+            b.backer.world.bump();
         }
         // Requested numbers first, so that nobody else takes them.
         let mut order: Vec<&crate::wanted::WantedInterface> =
@@ -516,7 +505,7 @@ impl Manager {
         order.sort_by_key(|i| (i.ofport_request.is_none(), i.ofport_hint.is_none()));
         let mut changed = false;
         for i in order {
-            changed |= crate::ports::ensure(b, i, (&dp, class), &self.opener);
+            changed |= crate::ports::ensure(b, i, &self.opener);
         }
         if changed {
             b.of.refresh_ports();
@@ -539,16 +528,17 @@ impl Manager {
     }
 
     fn packet_ins(&mut self) {
-        let (Some(dp), Some(slow)) = (self.datapath.clone(), self.shared.slow.clone()) else { return };
-        dp.userspace_waker().drain();
         let bridges = &mut self.bridges;
-        dp.drain_userspace(MAX_PACKET_INS, &mut |p| {
-            if let Some(event) = slow.packet_in(p) {
-                if let Some(b) = bridges.values_mut().find(|b| b.id == event.bridge) {
-                    b.of.send_packet_in(&event.as_event());
+        for Backer { datapath, slow, .. } in self.shared.backers.iter().map(Arc::as_ref) {
+            datapath.userspace_waker().drain();
+            datapath.drain_userspace(MAX_PACKET_INS, &mut |p| {
+                if let Some(event) = slow.packet_in(p) {
+                    if let Some(b) = bridges.values_mut().find(|b| b.id == event.bridge) {
+                        b.of.send_packet_in(&event.as_event());
+                    }
                 }
-            }
-        });
+            });
+        }
     }
 
     /// Whether the kernel told of a changed link since the last call.
@@ -574,12 +564,15 @@ impl Manager {
             changed |= b.of.refresh_ports();
             changed |= crate::ports::follow_mtu(b);
             if b.macs.expire(now) {
-                self.shared.world.bump();
+                b.backer.world.bump();
             }
         }
         if changed {
             self.publish();
             self.status.refresh_soon();
+        }
+        for dp in crate::show_pmd::datapaths(self) {
+            dp.run();
         }
         self.look_for_devices();
     }
@@ -593,60 +586,6 @@ impl Manager {
         let mut interfaces = self.bridges.values().flat_map(|b| b.interfaces.values());
         if interfaces.any(|i| was_missing(i) && links.index(&i.wanted.name).is_ok()) {
             self.seen = 0;
-        }
-    }
-}
-
-/// The datapath's settings in `other_config`.
-fn dp_config(other: &BTreeMap<String, String>) -> DpConfig {
-    let number = |key: &str, default: u32| match other.get(key).map(|v| (v, v.parse::<u32>())) {
-        None => default,
-        Some((_, Ok(n))) => n,
-        Some((v, Err(_))) => {
-            infra::vlog!(
-                LOG,
-                Warn,
-                "ignoring other_config:{key}={v}, which is not a number from 0 to 4294967295"
-            );
-            default
-        }
-    };
-    let defaults = DpConfig::default();
-    let mask = other.get("pmd-cpu-mask").filter(|m| !m.is_empty());
-    let pmd_cores = mask.and_then(|m| match infra::cpu::parse_mask(m) {
-        Ok(cores) if !cores.is_empty() => Some(cores),
-        Ok(_) => None,
-        Err(e) => {
-            infra::vlog!(
-                LOG,
-                Warn,
-                "ignoring other_config:pmd-cpu-mask={m}: {e}; give a hexadecimal core mask such as 0x6"
-            );
-            None
-        }
-    });
-    DpConfig {
-        pmd_cores,
-        emc_insert_inv_prob: number("emc-insert-inv-prob", 100),
-        tx_flush_interval_us: number("tx-flush-interval", 0).min(1_000_000),
-        upcall_share: upcall_share(other, defaults.upcall_share),
-        flow_self_check: number("flow-self-check", 0),
-        ..defaults
-    }
-}
-
-/// `pmd-upcall-share`, per cent.
-fn upcall_share(other: &BTreeMap<String, String>, default: u32) -> u32 {
-    let Some(text) = other.get("pmd-upcall-share") else { return default };
-    match text.parse() {
-        Ok(n @ 1..=100) => n,
-        _ => {
-            infra::vlog!(
-                LOG,
-                Warn,
-                "ignoring other_config:pmd-upcall-share={text}, which is not a percentage from 1 to 100"
-            );
-            default
         }
     }
 }

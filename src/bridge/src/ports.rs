@@ -2,7 +2,6 @@
 //!
 //! Neighbours: `manager` decides which; devices come from the factories. Threads: main only.
 
-use crate::class::DatapathClass;
 use crate::manager::LOG;
 use crate::state::{Bridge, Interface};
 use crate::wanted::WantedInterface;
@@ -14,6 +13,7 @@ use ofproto::PortConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+static OF_LOG: infra::vlog::Module = infra::vlog::Module::new("ofproto");
 static LIMIT: infra::vlog::RateLimit = infra::vlog::RateLimit::new(5, 5);
 
 /// Opens devices of all types.
@@ -54,13 +54,10 @@ fn error_text(name: &str, e: &Error) -> String {
     }
 }
 
-/// A datapath and its type.
-pub(crate) type Target<'a> = (&'a Datapath, DatapathClass);
-
 /// Brings `w` into effect, or keeps the reason why it is not. True when a device that was there was changed.
-pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: Target<'_>, opener: &Opener) -> bool {
+pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, opener: &Opener) -> bool {
     if b.interfaces.contains_key(&w.name) {
-        return update(b, w, dp.0);
+        return update(b, w);
     }
     let mut iface = Interface {
         wanted: w.clone(),
@@ -71,7 +68,7 @@ pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: Target<'_>, opener
         starting: false,
         patch_mac: random_mac(),
     };
-    if let Err(text) = bring_up(b, &mut iface, dp, opener) {
+    if let Err(text) = bring_up(b, &mut iface, opener) {
         infra::vlog!(LOG, Warn, "{text}");
         iface.error = Some(text);
     }
@@ -79,13 +76,9 @@ pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, dp: Target<'_>, opener
     false
 }
 
-fn bring_up(
-    b: &mut Bridge,
-    iface: &mut Interface,
-    (dp, class): Target<'_>,
-    opener: &Opener,
-) -> Result<(), String> {
+fn bring_up(b: &mut Bridge, iface: &mut Interface, opener: &Opener) -> Result<(), String> {
     let w = iface.wanted.clone();
+    let (dp, class) = (b.backer.datapath.clone(), b.backer.class);
     let is_local = w.name == b.wanted.name;
     let kind = if iface.is_patch() {
         check_patch(&w)?;
@@ -101,7 +94,7 @@ fn bring_up(
                 infra::vlog!(LOG, Warn, "{}: cannot be brought up: {e}", w.name);
             }
         }
-        let wanted = class.port_number(dp, &w.name);
+        let wanted = class.port_number(&dp, &w.name);
         let dp_port = dp.add_port_stopped(netdev.clone(), wanted).map_err(|e| dp_error_text(&w.name, &e))?;
         iface.netdev = Some(netdev.clone());
         iface.dp_port = Some(dp_port);
@@ -117,6 +110,9 @@ fn bring_up(
         return Err(format!("{}: no free OpenFlow port number is left", w.name));
     };
     iface.ofport = Some(no);
+    if let Some(dp_port) = iface.dp_port {
+        settle(&dp, dp_port, &b.wanted.name, no, &w);
+    }
     let mut port = Port {
         no,
         name: w.name.clone(),
@@ -131,6 +127,23 @@ fn bring_up(
     b.of.add_port(port);
     infra::vlog!(LOG, Info, "bridge {}: added interface {} on port {}", b.wanted.name, w.name, no.0);
     Ok(())
+}
+
+/// Gives the datapath its settings of a port. A list that cannot be read leaves them as they are.
+fn settle(dp: &Datapath, dp_port: DpPort, bridge: &str, no: OfPort, w: &WantedInterface) {
+    let why = match crate::settings::port_config(&w.config.other_config) {
+        Some(config) => dp.set_port_config(dp_port, config).err().map(|e| e.to_string()),
+        None => Some("Invalid argument".to_owned()),
+    };
+    if let Some(why) = why {
+        let name = &w.name;
+        infra::vlog!(
+            OF_LOG,
+            Warn,
+            "{bridge}: datapath configuration on port {} ({name}) failed ({why})",
+            no.0
+        );
+    }
 }
 
 /// Whether the options of a patch port are what such a port needs.
@@ -166,7 +179,8 @@ fn configure(netdev: &Arc<dyn Netdev>, w: &WantedInterface) {
 }
 
 /// Applies changes of the row to an interface in effect.
-fn update(b: &mut Bridge, w: &WantedInterface, dp: &Datapath) -> bool {
+fn update(b: &mut Bridge, w: &WantedInterface) -> bool {
+    let dp = &b.backer.datapath;
     let Some(iface) = b.interfaces.get_mut(&w.name) else { return false };
     if w.ofport_request.is_some() && w.ofport_request != iface.wanted.ofport_request {
         renumber(&mut b.of, iface, w.ofport_request);
@@ -190,6 +204,9 @@ fn update(b: &mut Bridge, w: &WantedInterface, dp: &Datapath) -> bool {
         infra::vlog!(LOG, Warn, "{}: could not set configuration ({text})", w.name);
         iface.error = Some(text);
     }
+    if let Some(ofport) = iface.ofport {
+        settle(dp, no, &b.wanted.name, ofport, w);
+    }
     true
 }
 
@@ -206,7 +223,7 @@ fn renumber(of: &mut ofproto::ofproto::Ofproto, iface: &mut Interface, wanted: O
 }
 
 /// Takes the interface `name` out of the bridge and the datapath, and closes its device.
-pub(crate) fn remove(b: &mut Bridge, name: &str, dp: Option<&Datapath>) {
+pub(crate) fn remove(b: &mut Bridge, name: &str) {
     let Some(iface) = b.interfaces.remove(name) else { return };
     if let Some(no) = iface.ofport {
         b.of.remove_port(no);
@@ -215,8 +232,8 @@ pub(crate) fn remove(b: &mut Bridge, name: &str, dp: Option<&Datapath>) {
     if let Some(bundle) = b.bundle_of(name) {
         b.macs.flush_bundle(bundle.id);
     }
-    if let (Some(dp), Some(no)) = (dp, iface.dp_port) {
-        dp.del_port(no);
+    if let Some(no) = iface.dp_port {
+        b.backer.datapath.del_port(no);
     }
 }
 
@@ -231,7 +248,8 @@ pub(crate) fn renumbered(b: &mut Bridge, old: DpPort, new: DpPort) {
 }
 
 /// Lets new ports receive, now that translation knows them. True when one could not, and went.
-pub(crate) fn start(b: &mut Bridge, dp: &Datapath) -> bool {
+pub(crate) fn start(b: &mut Bridge) -> bool {
+    let dp = &b.backer.datapath;
     let mut gone = false;
     for (name, i) in &mut b.interfaces {
         if !std::mem::take(&mut i.starting) {
@@ -320,7 +338,7 @@ pub(crate) fn check_patch_peers(bridges: &mut BTreeMap<String, Bridge>) {
     let mut verdicts = Vec::new();
     for (bn, b) in bridges.iter() {
         for (n, i) in b.interfaces.iter().filter(|(_, i)| i.is_patch() && i.ofport.is_some()) {
-            let missing = crate::publish::patch_peer(bridges, n, i).is_none();
+            let missing = crate::publish::patch_peer(bridges, b, n, i).is_none();
             let peer = i.peer().unwrap_or_default();
             let text = missing
                 .then(|| format!("No usable peer '{peer}' exists in '{}' datapath.", b.wanted.datapath_type));

@@ -2,6 +2,7 @@
 //!
 //! Neighbours: `manager` publishes after each change. Threads: main builds, all read.
 
+use crate::backer::Backer;
 use crate::state::{Bridge, Interface};
 use flow::OfPort;
 use ofproto::snapshot::{BridgeView, BundleView, PortConfig, PortView, VlanMode};
@@ -9,14 +10,15 @@ use ofproto::{BridgeId, Snapshot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The peer of a patch port: bridge, its identity, the peer's OpenFlow port.
+/// The peer of a patch port `name` of `bridge`, which is in a bridge of the same datapath: bridge and OpenFlow port.
 pub fn patch_peer<'a>(
     bridges: &'a BTreeMap<String, Bridge>,
+    bridge: &Bridge,
     name: &str,
     iface: &Interface,
 ) -> Option<(&'a Bridge, OfPort)> {
     let peer = iface.peer()?;
-    bridges.values().find_map(|b| {
+    bridges.values().filter(|b| Arc::ptr_eq(&b.backer, &bridge.backer)).find_map(|b| {
         let p = b.interfaces.get(peer)?;
         (p.peer() == Some(name)).then_some((b, p.ofport?))
     })
@@ -30,7 +32,7 @@ fn port_view(
 ) -> Option<PortView> {
     let ofport = iface.ofport?;
     let port = bridge.of.port(ofport)?;
-    let peer: Option<(BridgeId, OfPort)> = patch_peer(bridges, name, iface).map(|(b, p)| (b.id, p));
+    let peer: Option<(BridgeId, OfPort)> = patch_peer(bridges, bridge, name, iface).map(|(b, p)| (b.id, p));
     Some(PortView {
         ofport,
         dp_port: iface.dp_port,
@@ -78,7 +80,8 @@ fn bridge_view(bridges: &BTreeMap<String, Bridge>, bridge: &Bridge) -> BridgeVie
     }
 }
 
-/// The snapshot of all bridges.
-pub fn snapshot(bridges: &BTreeMap<String, Bridge>) -> Snapshot {
-    Snapshot::new(bridges.values().map(|b| Arc::new(bridge_view(bridges, b))))
+/// The snapshot of all bridges of one datapath.
+pub fn snapshot(bridges: &BTreeMap<String, Bridge>, backer: &Arc<Backer>) -> Snapshot {
+    let its = bridges.values().filter(|b| Arc::ptr_eq(&b.backer, backer));
+    Snapshot::new(its.map(|b| Arc::new(bridge_view(bridges, b))))
 }

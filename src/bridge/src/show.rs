@@ -5,7 +5,7 @@
 
 use crate::manager::Manager;
 use crate::state::{Bridge, Interface};
-use datapath::{Datapath, Provider, ProviderStats, SharedFlow};
+use datapath::{Provider, ProviderStats, SharedFlow};
 use flow::odp::{format_actions, format_key, miniflow_bits, FlowStats, Style};
 use flow::{DpPort, OfPort};
 use infra::command::{Command, Reply, MANY};
@@ -16,20 +16,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// All commands of this crate.
-pub const COMMANDS: [Command<Manager>; 21] = [
-    Command::new("dpif-netdev/dpif-impl-get", "", 0, 0, dpif_impl_get),
-    Command::new("dpif-netdev/miniflow-parser-get", "", 0, 0, miniflow_parser_get),
-    Command::new(
-        "dpif-netdev/pmd-perf-show",
-        "[-nh] [-it iter-history-len] [-ms ms-history-len] [-pmd core] [dp]",
-        0,
-        8,
-        pmd_perf_show,
-    ),
-    Command::new("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0, 5, pmd_rxq_show),
-    Command::new("dpif-netdev/pmd-stats-clear", "[-pmd core] [dp]", 0, 3, pmd_stats_clear),
-    Command::new("dpif-netdev/pmd-stats-show", "[-pmd core] [dp]", 0, 3, pmd_stats_show),
-    Command::new("dpif-netdev/pmd-upcall-show", "[-pmd core] [dp]", 0, 3, pmd_upcall_show),
+pub const COMMANDS: [Command<Manager>; 14] = [
     Command::new("dpif/dump-dps", "", 0, 0, dpif_dump_dps),
     Command::new("dpif/dump-flows", "[-m] [--names | --no-names] bridge", 1, MANY, dpif_dump_flows),
     Command::new("dpif/show", "", 0, 0, dpif_show),
@@ -58,25 +45,17 @@ impl Manager {
         self.bridges.get(name).ok_or_else(|| "no such bridge".to_string())
     }
 
-    fn dp(&self) -> Result<&Arc<Datapath>, String> {
-        self.datapath.as_ref().ok_or_else(|| "datapath not found".to_string())
-    }
-
-    pub(crate) fn dp_port_names(&self) -> BTreeMap<DpPort, String> {
-        let ports = self.datapath.iter().flat_map(|d| d.ports());
-        ports.map(|p| (p.no, p.netdev.name().to_string())).collect()
-    }
-
     /// What the parts keep in memory, by name.
     pub fn memory(&self) -> Vec<(String, usize)> {
-        let mut m = vec![
-            ("ports".to_string(), self.bridges.values().map(|b| b.interfaces.len()).sum()),
-            ("rules".to_string(), self.bridges.values().map(|b| b.of.flows().len()).sum()),
-        ];
-        if let Some(s) = &self.shared.slow {
-            m.extend(s.memory());
+        let mut sums = BTreeMap::new();
+        for b in self.bridges.values() {
+            *sums.entry("ports".to_string()).or_default() += b.interfaces.len();
+            *sums.entry("rules".to_string()).or_default() += b.of.flows().len();
         }
-        m
+        for (name, n) in self.shared.backers.iter().flat_map(|b| b.slow.memory()) {
+            *sums.entry(name).or_default() += n;
+        }
+        sums.into_iter().filter(|(_, n)| *n > 0).collect()
     }
 }
 
@@ -104,16 +83,17 @@ fn interface_line(name: &str, i: &Interface, no: OfPort) -> String {
     }
 }
 
-/// Lookups that hit and that missed, of all threads.
 fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
-    let Some(dp) = &m.datapath else { return Ok(String::new()) };
-    let ProviderStats { hit, missed, .. } = dp.stats();
-    let mut out = format!("{}: hit:{hit} missed:{missed}\n", dp.full_name());
-    for (name, b) in &m.bridges {
-        put!(out, "  {name}:\n");
-        for (n, i) in &b.interfaces {
-            if let Some(no) = i.ofport {
-                out.push_str(&interface_line(n, i, no));
+    let mut out = String::new();
+    for backer in m.shared.backers.by_name() {
+        let ProviderStats { hit, missed, .. } = backer.datapath.stats();
+        put!(out, "{}: hit:{hit} missed:{missed}\n", backer.datapath.full_name());
+        for (name, b) in m.bridges.iter().filter(|(_, b)| Arc::ptr_eq(&b.backer, backer)) {
+            put!(out, "  {name}:\n");
+            for (n, i) in &b.interfaces {
+                if let Some(no) = i.ofport {
+                    out.push_str(&interface_line(n, i, no));
+                }
             }
         }
     }
@@ -121,7 +101,10 @@ fn dpif_show(m: &mut Manager, _: &[&str]) -> Reply {
 }
 
 fn dpif_dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.bridges.iter().map(|(n, b)| format!("{}@{n}\n", b.wanted.datapath_type)).collect())
+    let mut names: Vec<String> =
+        m.bridges.iter().map(|(n, b)| format!("{}@{n}\n", b.backer.class.name)).collect();
+    names.sort_unstable();
+    Ok(names.concat())
 }
 
 pub(crate) fn known(v: u64) -> String {
@@ -173,10 +156,6 @@ pub(crate) fn flow_line(f: &SharedFlow, style: &DumpStyle<'_>, now_ms: u64) -> S
     out
 }
 
-pub(crate) fn all_flows(m: &Manager) -> Vec<Arc<SharedFlow>> {
-    m.shared.slow.as_ref().map(|s| s.flows()).unwrap_or_default()
-}
-
 fn dpif_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
     let (name, options) = args.split_last().ok_or("no such bridge")?;
     let (mut verbose, mut names) = (false, None);
@@ -185,54 +164,21 @@ fn dpif_dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
             "-m" => verbose = true,
             "--names" => names = Some(true),
             "--no-names" => names = Some(false),
-            // As in the original whatever stands before the bridge will do.
+            // As in the original, words without a meaning do nothing.
             _ => {}
         }
     }
     let b = m.bridge(name)?;
     let ports: Vec<u32> = b.interfaces.values().filter_map(|i| i.dp_port).map(|p| p.0).collect();
-    let table = m.dp_port_names();
+    let table = b.backer.port_names();
     let style = DumpStyle { verbose, names: names.unwrap_or(verbose).then_some(&table), dpctl: false };
     let now = infra::clock::now_ms().max(0) as u64;
     let mut out = String::new();
-    for f in all_flows(m).iter().filter(|f| ports.contains(&f.key.flow().in_port)) {
+    for f in b.backer.slow.flows().iter().filter(|f| ports.contains(&f.key.flow().in_port)) {
         out.push_str(&flow_line(f, &style, now));
         out.push('\n');
     }
     Ok(out)
-}
-
-// -------------------------------------------------------------------------------------------- dpif-netdev
-
-fn pmd_stats_show(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_stats(m.dp()?, args)
-}
-
-fn pmd_stats_clear(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_stats_clear(m.dp()?, args)
-}
-
-fn pmd_perf_show(m: &mut Manager, args: &[&str]) -> Reply {
-    let ms = infra::clock::wall_ms().rem_euclid(86_400_000);
-    let (s, ms) = (ms / 1_000, ms % 1_000);
-    let time = format!("{:02}:{:02}:{:02}.{ms:03}", s / 3_600, s / 60 % 60, s % 60);
-    datapath::show::pmd_perf(m.dp()?, args, &time)
-}
-
-fn dpif_impl_get(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(datapath::show::dpif_impl(m.dp()?))
-}
-
-fn miniflow_parser_get(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(datapath::show::miniflow_parser(m.dp()?))
-}
-
-fn pmd_rxq_show(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_rxqs(m.dp()?, args)
-}
-
-fn pmd_upcall_show(m: &mut Manager, args: &[&str]) -> Reply {
-    datapath::show::pmd_upcalls(m.dp()?, args)
 }
 
 // -------------------------------------------------------------------------------------------- fdb
@@ -273,7 +219,7 @@ fn fdb_add(m: &mut Manager, args: &[&str]) -> Reply {
         .filter(|_| b.interfaces.get(args[1]).is_some_and(|i| i.ofport.is_some()))
         .ok_or("software error, odp port is present but no ofp port")?;
     b.macs.add_static(key, bundle.id, infra::clock::now_ms().max(0) as u64);
-    m.shared.world.bump();
+    b.backer.world.bump();
     Ok(String::new())
 }
 
@@ -283,7 +229,7 @@ fn fdb_del(m: &mut Manager, args: &[&str]) -> Reply {
     if !b.macs.del_static(key) {
         return Err("could not find static mac entry".into());
     }
-    m.shared.world.bump();
+    b.backer.world.bump();
     Ok(String::new())
 }
 
@@ -297,8 +243,8 @@ fn named_or_all<'a>(m: &'a Manager, args: &[&str]) -> Result<Vec<&'a Bridge>, St
 fn fdb_flush(m: &mut Manager, args: &[&str]) -> Reply {
     for b in named_or_all(m, args)? {
         b.macs.flush();
+        b.backer.world.bump();
     }
-    m.shared.world.bump();
     Ok("table successfully flushed".into())
 }
 
@@ -323,7 +269,7 @@ fn fdb_stats_clear(m: &mut Manager, args: &[&str]) -> Reply {
 // -------------------------------------------------------------------------------------------- upcall, revalidator
 
 fn upcall_show(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.shared.slow.as_ref().map(|s| s.show()).unwrap_or_default())
+    Ok(m.shared.backers.iter().map(|b| b.slow.show()).collect())
 }
 
 /// As atoi(3): the number at the start, 0 if there is none, cut to 32 bits.
@@ -340,22 +286,17 @@ fn atoi(text: &str) -> i32 {
 
 fn set_flow_limit(m: &mut Manager, args: &[&str]) -> Reply {
     let limit = atoi(args[0]) as u32;
-    if let Some(s) = &m.shared.slow {
-        s.set_flow_limit(limit);
-    }
+    m.shared.backers.iter().for_each(|b| b.slow.set_flow_limit(limit));
     Ok(format!("set flow_limit to {limit}\n"))
 }
 
 fn revalidator_purge(m: &mut Manager, _: &[&str]) -> Reply {
-    if let Some(s) = &m.shared.slow {
-        s.purge();
-    }
+    m.shared.backers.iter().for_each(|b| b.slow.purge());
     Ok(String::new())
 }
 
 fn revalidator_wait(m: &mut Manager, _: &[&str]) -> Reply {
-    if let Some(s) = &m.shared.slow {
-        s.wait_round();
-    }
+    let only = m.shared.backers.only().ok_or("can't wait on multiple udpifs.")?;
+    only.slow.wait_round();
     Ok(String::new())
 }

@@ -3,6 +3,7 @@
 //! Neighbours: `manager` changes it, `publish` shows it to translation, `status` and `show` report it.
 //! Threads: main only.
 
+use crate::backer::Backer;
 use crate::wanted::{WantedBridge, WantedInterface, WantedPort};
 use flow::{DpPort, OfPort};
 use netdev::Netdev;
@@ -53,6 +54,8 @@ pub struct Bundle {
 pub struct Bridge {
     /// Identity for translation.
     pub id: BridgeId,
+    /// Its datapath.
+    pub backer: Arc<Backer>,
     /// As the database wants it.
     pub wanted: WantedBridge,
     /// OpenFlow.

@@ -3,11 +3,11 @@
 //! Neighbours: `ofproto::trace` does the tracing; the daemon serves [`COMMANDS`]. Threads: main only.
 
 use crate::manager::Manager;
-use flow::{DpPort, OfPort};
+use flow::OfPort;
 use infra::command::{Command, Reply, HIDDEN, MANY};
 use ofproto::rule::Rule;
 use ofproto::trace::{Env, TraceError};
-use std::collections::BTreeMap;
+use ofproto::World;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
@@ -19,7 +19,7 @@ const PACKET_OUT_USAGE: &str =
 pub const COMMANDS: [Command<Manager>; 9] = [
     Command::new("bridge/dump-flows", "[--offload-stats] bridge", 1, 2, dump_rules),
     Command::new("ofproto/trace", TRACE_USAGE, 1, MANY, trace),
-    Command::new("ofproto/trace-packet-out", PACKET_OUT_USAGE, 1, MANY, trace_packet_out),
+    Command::new("ofproto/trace-packet-out", PACKET_OUT_USAGE, 2, MANY, trace_packet_out),
     Command::new("revalidator/pause", HIDDEN, 0, 0, pause),
     Command::new("revalidator/resume", HIDDEN, 0, 0, resume),
     Command::new("upcall/disable-megaflows", "", 0, 0, disable_megaflows),
@@ -31,13 +31,16 @@ pub const COMMANDS: [Command<Manager>; 9] = [
 type Tracer = fn(&Env<'_>, &[&str]) -> Result<String, TraceError>;
 
 fn with_env(m: &Manager, args: &[&str], run: Tracer) -> Reply {
-    let dp_ports: BTreeMap<DpPort, String> = m.dp_port_names();
+    let named = |a: &&str| m.shared.backers.called(a).or_else(|| m.bridges.get(*a).map(|b| &b.backer));
+    let backer = args.iter().find_map(named).or_else(|| m.shared.backers.only());
+    let nowhere = World::new();
+    let dp_ports = backer.map(|b| b.port_names()).unwrap_or_default();
     let env = Env {
-        world: &m.shared.world,
+        world: backer.map_or(&nowhere, |b| &b.world),
         now_ms: infra::clock::now_ms().max(0) as u64,
-        dp_name: m.datapath.as_ref().map(|d| d.name()),
+        dp_name: backer.map(|b| b.datapath.name()),
         dp_ports: &dp_ports,
-        vlan_limit: m.datapath.as_ref().map_or(1, |d| d.config().vlan_limit),
+        vlan_limit: backer.map_or(1, |b| b.datapath.config().vlan_limit),
     };
     run(&env, args).map_err(|e| e.to_string())
 }
@@ -78,31 +81,24 @@ fn dump_rules(m: &mut Manager, args: &[&str]) -> Reply {
     let name = args.last().copied().unwrap_or_default();
     let offload = args.len() > 1 && args[0] == "--offload-stats";
     let unknown = || "Unknown bridge".to_string();
-    if !m.bridges.contains_key(name) {
-        return Err(unknown());
-    }
-    if let Some(s) = &m.shared.slow {
-        s.push_stats();
-    }
     let b = m.bridges.get(name).ok_or_else(unknown)?;
+    b.backer.slow.push_stats();
     let now = infra::clock::now_ms().max(0) as u64;
     Ok(b.of.flows().tables().iter().map(|r| rule_line(r, offload, now, &|_| None)).collect())
 }
 
 fn pause(m: &mut Manager, _: &[&str]) -> Reply {
-    m.shared.slow.iter().for_each(|s| s.pause(true));
+    m.shared.backers.iter().for_each(|b| b.slow.pause(true));
     Ok(String::new())
 }
 
 fn resume(m: &mut Manager, _: &[&str]) -> Reply {
-    m.shared.slow.iter().for_each(|s| s.pause(false));
+    m.shared.backers.iter().for_each(|b| b.slow.pause(false));
     Ok(String::new())
 }
 
 fn set_megaflows(m: &Manager, on: bool) {
-    if let Some(s) = &m.shared.slow {
-        s.set_megaflows(on);
-    }
+    m.shared.backers.iter().for_each(|b| b.slow.set_megaflows(on));
 }
 
 fn disable_megaflows(m: &mut Manager, _: &[&str]) -> Reply {
@@ -116,15 +112,11 @@ fn enable_megaflows(m: &mut Manager, _: &[&str]) -> Reply {
 }
 
 fn disable_ufid(m: &mut Manager, _: &[&str]) -> Reply {
-    if let Some(s) = &m.shared.slow {
-        s.set_ufid(false);
-    }
+    m.shared.backers.iter().for_each(|b| b.slow.set_ufid(false));
     Ok("Datapath dumping tersely using UFID disabled".into())
 }
 
 fn enable_ufid(m: &mut Manager, _: &[&str]) -> Reply {
-    if let Some(s) = &m.shared.slow {
-        s.set_ufid(true);
-    }
+    m.shared.backers.iter().for_each(|b| b.slow.set_ufid(true));
     Ok("Datapath dumping tersely using UFID enabled for supported datapaths".into())
 }

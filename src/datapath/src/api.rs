@@ -9,7 +9,7 @@ use infra::cpu::{CoreId, NumaId};
 use netdev::Netdev;
 use packet::Packet;
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -152,6 +152,47 @@ pub struct UserspacePacket {
     pub pmd: PmdId,
 }
 
+/// How receive queues are spread over PMD threads (`pmd-rxq-assign`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RxqAssign {
+    /// By measured cycles, busiest first, over the cores and back again.
+    #[default]
+    Cycles,
+    /// One core after the other.
+    RoundRobin,
+    /// By measured cycles, busiest first, each to the core with the least load.
+    Group,
+}
+
+impl fmt::Display for RxqAssign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RxqAssign::Cycles => "cycles",
+            RxqAssign::RoundRobin => "roundrobin",
+            RxqAssign::Group => "group",
+        })
+    }
+}
+
+/// When receive queues are spread anew by themselves (`pmd-auto-lb` and what belongs to it).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AutoLb {
+    /// Whether it happens at all.
+    pub enabled: bool,
+    /// Least minutes between two looks.
+    pub interval_min: u64,
+    /// Percentage of busy cycles from which on a PMD is overloaded.
+    pub load_threshold: u8,
+    /// Least improvement of the variance of loads, percent.
+    pub improvement_threshold: u8,
+}
+
+impl Default for AutoLb {
+    fn default() -> Self {
+        AutoLb { enabled: false, interval_min: 1, load_threshold: 95, improvement_threshold: 25 }
+    }
+}
+
 /// Settings of the datapath.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DpConfig {
@@ -168,6 +209,18 @@ pub struct DpConfig {
     pub upcall_share: u32,
     /// One in so many hits is translated afresh and compared (`flow-self-check`); 0: none.
     pub flow_self_check: u32,
+    /// How receive queues are spread over PMDs (`pmd-rxq-assign`).
+    pub rxq_assign: RxqAssign,
+    /// Whether a core with a pinned queue polls pinned queues only (`pmd-rxq-isolate`).
+    pub rxq_isolate: bool,
+    /// Automatic balancing (`pmd-auto-lb`).
+    pub auto_lb: AutoLb,
+    /// Longest sleep of a PMD with little to do, microseconds (`pmd-maxsleep`); 0: never.
+    pub max_sleep_us: u32,
+    /// The same for single cores, where it differs (`pmd-sleep-max`).
+    pub core_sleep_us: BTreeMap<CoreId, u32>,
+    /// Whether PMDs record each round (`pmd-perf-metrics`).
+    pub perf_metrics: bool,
 }
 
 impl Default for DpConfig {
@@ -179,8 +232,43 @@ impl Default for DpConfig {
             vlan_limit: 1,
             upcall_share: crate::fairness::DEFAULT_SHARE,
             flow_self_check: 0,
+            rxq_assign: RxqAssign::default(),
+            rxq_isolate: true,
+            auto_lb: AutoLb::default(),
+            max_sleep_us: 0,
+            core_sleep_us: BTreeMap::new(),
+            perf_metrics: false,
         }
     }
+}
+
+impl DpConfig {
+    /// Longest sleep of a thread, microseconds. The io thread does not sleep in this way.
+    pub fn max_sleep_of(&self, pmd: PmdId) -> u32 {
+        match pmd.core() {
+            Some(core) => self.core_sleep_us.get(&core).copied().unwrap_or(self.max_sleep_us),
+            None => 0,
+        }
+    }
+}
+
+/// Which transmit queue a packet takes (`tx-steering`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TxSteering {
+    /// The thread's.
+    #[default]
+    Thread,
+    /// The one that the packet's hash tells.
+    Hash,
+}
+
+/// Settings of a port that are not the device's.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PortConfig {
+    /// Cores that receive queues are pinned to (`pmd-rxq-affinity`).
+    pub affinity: BTreeMap<usize, CoreId>,
+    /// `tx-steering`.
+    pub steering: TxSteering,
 }
 
 /// A port of the datapath.
@@ -211,8 +299,8 @@ pub struct RxqInfo {
     pub upcalls: u64,
     /// Cycles charged for those.
     pub upcall_cycles: u64,
-    /// Polls that were put off because its misses kept other queues waiting.
-    pub waits: u64,
+    /// Cycles for which it was not polled because its misses kept other queues waiting.
+    pub held_cycles: u64,
     /// Its misses that were dropped for that reason.
     pub refused: u64,
 }

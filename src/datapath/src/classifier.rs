@@ -356,7 +356,6 @@ impl Classifier {
     }
 
     /// Masks in use.
-    #[cfg(test)]
     pub(crate) fn n_masks(&self) -> usize {
         self.order.len()
     }

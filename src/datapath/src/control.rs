@@ -4,11 +4,12 @@
 //! answers with its queues; only then is the device touched.
 //! Neighbours: `dp` calls this under its lock; `thread` answers. Threads: whichever holds the lock.
 
-use crate::api::{DpConfig, DpError, PmdId, PmdRxqs, PortInfo, RxqInfo};
+use crate::api::{DpConfig, DpError, PmdId, PmdRxqs, PortConfig, PortInfo, RxqInfo, TxSteering};
 use crate::dp::Common;
 use crate::engine::{Engine, Outlets};
 use crate::fairness::{Account, UpcallCounters};
-use crate::sched;
+use crate::perf::{Perf, PerfLog};
+use crate::show_perf::suspicious;
 use crate::stats::{Intervals, PmdStats, SharedStats, INTERVALS, INTERVAL_MS};
 use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
 use crate::tx::{Sink, TxPort, TxPorts};
@@ -16,7 +17,7 @@ use flow::DpPort;
 use infra::cpu::{CoreId, NumaId};
 use infra::poll::Poller;
 use infra::ring::{wakeable_with, Consumer, RingBuffer, WakeProducer};
-use infra::vlog::Module;
+use infra::vlog::{Module, RateLimit};
 use infra::Waker;
 use infra::{info, warn};
 use netdev::Netdev;
@@ -26,7 +27,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-static LOG: Module = Module::new("dpif_netdev");
+pub(crate) static LOG: Module = Module::new("dpif_netdev");
+static PERF_LOG: Module = Module::new("pmd_perf");
+static PERF_LIMIT: RateLimit = RateLimit::new(20, 20);
 
 /// Highest port number plus one.
 const MAX_PORTS: u32 = 65_536;
@@ -41,42 +44,55 @@ pub(crate) struct Route {
     pub(crate) ring: Arc<Mutex<WakeProducer<Cmd>>>,
 }
 
-struct Thread {
-    id: PmdId,
-    numa: NumaId,
+pub(crate) struct Thread {
+    pub(crate) id: PmdId,
+    pub(crate) numa: NumaId,
+    /// Kept for pinned queues.
+    pub(crate) isolated: bool,
     replies: Consumer<Reply>,
     shared: Arc<SharedStats>,
     base: PmdStats,
     base_ms: u64,
-    history: Arc<Intervals>,
+    pub(crate) history: Arc<Intervals>,
+    pub(crate) perf: Arc<Perf>,
     join: Option<JoinHandle<()>>,
 }
 
-struct RxqEntry {
-    pmd: PmdId,
-    queue: usize,
-    history: Arc<Intervals>,
+pub(crate) struct RxqEntry {
+    /// Who polls it.
+    pub(crate) pmd: Option<PmdId>,
+    pub(crate) queue: usize,
+    pub(crate) history: Arc<Intervals>,
     upcalls: Arc<UpcallCounters>,
+    /// The queue, while nobody polls it.
+    pub(crate) parked: Option<Box<Rxq>>,
 }
 
-struct Port {
-    netdev: Arc<dyn Netdev>,
+pub(crate) struct Port {
+    pub(crate) netdev: Arc<dyn Netdev>,
+    pub(crate) config: PortConfig,
     /// Whether its receive queues are polled.
     receives: bool,
     /// Drops of present queues, one cell a thread.
     drops: Vec<Arc<AtomicU64>>,
     /// Drops of queues given back.
     dropped: u64,
-    rxqs: Vec<RxqEntry>,
+    pub(crate) rxqs: Vec<RxqEntry>,
+    /// What receive queues cost, also while they are given back.
+    histories: Vec<Arc<Intervals>>,
 }
 
 /// Ports and threads.
 pub(crate) struct Control {
-    common: Arc<Common>,
-    config: DpConfig,
-    ports: BTreeMap<u32, Port>,
+    pub(crate) common: Arc<Common>,
+    pub(crate) config: DpConfig,
+    /// How suspicious rounds are reported.
+    perf_log: PerfLog,
+    /// Whether settings were ever applied.
+    configured: bool,
+    pub(crate) ports: BTreeMap<u32, Port>,
     /// PMDs by core, the io thread last.
-    threads: Vec<Thread>,
+    pub(crate) threads: Vec<Thread>,
     /// Counters of threads that ended.
     retired: PmdStats,
     io_waker: Waker,
@@ -89,6 +105,8 @@ impl Control {
         let mut c = Control {
             common,
             config: DpConfig::default(),
+            configured: false,
+            perf_log: PerfLog::default(),
             ports: BTreeMap::new(),
             threads: Vec::new(),
             retired: PmdStats::default(),
@@ -103,7 +121,7 @@ impl Control {
         &self.config
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         (self.common.options.clock)()
     }
 
@@ -124,27 +142,42 @@ impl Control {
         let engine = Engine::new(id, Arc::clone(&self.common.upcall), TxPorts::new(relay_tx), out, seed);
         let shared = Arc::new(SharedStats::default());
         let history = Arc::new(Intervals::default());
+        let perf = Arc::new(Perf::new());
         let worker = Worker::new(WorkerParts {
             engine,
             cmds: cmd_rx,
             replies: reply_tx,
             shared: Arc::clone(&shared),
             history: Arc::clone(&history),
+            perf: Arc::clone(&perf),
             clock: Arc::clone(&options.clock),
             exact: !options.threads && !options.lazy_clock,
+            awake: !options.threads,
         });
         let join = self.spawn(id, worker)?;
         self.common.events.lock().push(event_rx);
         self.common.users.lock().push(user_rx);
         self.common.routes.write().push(Route { pmd: id, ring: Arc::new(Mutex::new(cmd_tx)) });
         let base_ms = self.now_ms();
-        let t = Thread { id, numa, replies, shared, base: PmdStats::default(), base_ms, history, join };
+        let t = Thread {
+            id,
+            numa,
+            isolated: false,
+            replies,
+            shared,
+            base: PmdStats::default(),
+            base_ms,
+            perf,
+            history,
+            join,
+        };
         let at = self.threads.partition_point(|o| o.id < id);
         self.threads.insert(at, t);
         if let Some(ring) = relay_rx {
             self.common.send(PmdId::NON_PMD, Cmd::AddRelay(ring));
         }
         self.send_config(id);
+        self.common.send(id, Cmd::LogRounds(self.perf_log));
         if let Some(core) = id.core() {
             info!(LOG, "PMD thread on numa_id: {numa}, core id: {:>2} created.", core.0);
         }
@@ -195,7 +228,7 @@ impl Control {
     }
 
     /// Waits for the answer of thread `i`; `None` when it is gone.
-    fn answer(&mut self, i: usize) -> Option<Reply> {
+    pub(crate) fn answer(&mut self, i: usize) -> Option<Reply> {
         loop {
             let t = self.threads.get_mut(i)?;
             if let Ok(r) = t.replies.pop() {
@@ -217,6 +250,8 @@ impl Control {
             vlan_limit: c.vlan_limit,
             upcall_share: c.upcall_share,
             flow_self_check: c.flow_self_check,
+            max_sleep_us: c.max_sleep_of(id),
+            perf_metrics: c.perf_metrics,
         };
         self.common.send(id, cmd);
     }
@@ -227,12 +262,10 @@ impl Control {
         if !self.ports.values().any(|p| p.netdev.is_pmd()) {
             return BTreeSet::new();
         }
-        let wanted = self.config.pmd_cores.iter().flatten().copied();
-        let known: BTreeSet<CoreId> = wanted.filter(|c| top.numa_of(*c).is_some()).collect();
-        if !known.is_empty() {
-            return known;
+        match &self.config.pmd_cores {
+            Some(cores) => cores.iter().copied().filter(|c| top.numa_of(*c).is_some()).collect(),
+            None => top.nodes().into_iter().filter_map(|n| top.cores_of(n).next()).collect(),
         }
-        top.nodes().into_iter().filter_map(|n| top.cores_of(n).next()).collect()
     }
 
     /// Starts and stops PMDs until they are those wanted. When that took all queues back and gave them out anew, says
@@ -254,6 +287,7 @@ impl Control {
             let numa = self.common.options.topology.numa_of(*core).unwrap_or_default();
             self.start_thread(PmdId(core.0), numa)?;
         }
+        self.say_threads();
         // Transmit queues first: what is then received finds all ports there.
         let mut failed = Vec::new();
         for receive in [false, true] {
@@ -286,11 +320,20 @@ impl Control {
     }
 
     pub(crate) fn set_config(&mut self, config: DpConfig) -> Result<(), DpError> {
-        self.config = config;
+        let old = std::mem::replace(&mut self.config, config);
+        let first = !std::mem::replace(&mut self.configured, true);
+        if !first && old == self.config {
+            return Ok(());
+        }
+        let respread = self.say_changes(&old, first);
         for t in &self.threads {
             self.send_config(t.id);
         }
-        self.adjust(None).map(|_| ())
+        let adjusted = self.adjust(None);
+        if respread || !matches!(adjusted, Ok(false)) {
+            self.schedule();
+        }
+        adjusted.map(|_| ())
     }
 
     /// Ends all threads.
@@ -325,8 +368,19 @@ impl Control {
                 DpPort(free.ok_or(DpError::TooManyPorts(MAX_PORTS))?)
             }
         };
-        self.ports.insert(no.0, Port { netdev, receives, drops: Vec::new(), dropped: 0, rxqs: Vec::new() });
-        let done = match self.adjust(Some(no)) {
+        let port = Port {
+            netdev,
+            config: PortConfig::default(),
+            receives,
+            drops: Vec::new(),
+            dropped: 0,
+            rxqs: Vec::new(),
+            histories: Vec::new(),
+        };
+        self.ports.insert(no.0, port);
+        let adjusted = self.adjust(Some(no));
+        let spread = receives || !matches!(adjusted, Ok(false));
+        let done = match adjusted {
             Ok(true) => Ok(()),
             Ok(false) => self.give_out(no),
             Err(e) => Err(e),
@@ -334,6 +388,9 @@ impl Control {
         if let Err(e) = done {
             self.del_port(no);
             return Err(e);
+        }
+        if spread {
+            self.schedule();
         }
         Ok(no)
     }
@@ -344,8 +401,9 @@ impl Control {
             _ => return Ok(()),
         }
         let started = self.give_rx(no);
-        if started.is_err() {
-            self.del_port(no);
+        match started {
+            Ok(()) => self.schedule(),
+            Err(_) => self.del_port(no),
         }
         started
     }
@@ -363,15 +421,40 @@ impl Control {
         if let Err(e) = self.adjust(None) {
             warn!(LOG, "poll mode threads: {e}");
         }
+        self.schedule();
+    }
+
+    /// Applies settings of a port. Where that needs the threads, they are asked.
+    pub(crate) fn set_port_config(&mut self, no: DpPort, config: PortConfig) -> Result<(), DpError> {
+        let Some(port) = self.ports.get_mut(&no.0).filter(|p| p.config != config) else { return Ok(()) };
+        let old = std::mem::replace(&mut port.config, config);
+        if !port.netdev.is_pmd() {
+            return Ok(());
+        }
+        if old.steering != port.config.steering {
+            let mode = match port.config.steering {
+                TxSteering::Thread => "thread",
+                TxSteering::Hash => "hash",
+            };
+            info!(LOG, "{}: Tx packet steering mode has been set to '{mode}'.", port.netdev.name());
+            self.take_back(no);
+            self.give_out(no)?;
+        }
+        if self.ports.get(&no.0).is_some_and(|p| p.receives) {
+            self.schedule();
+        }
+        Ok(())
     }
 
     pub(crate) fn renumber_port(&mut self, old: DpPort, new: DpPort) -> Result<(), DpError> {
         if self.ports.contains_key(&new.0) {
             return Err(DpError::PortInUse(new));
         }
-        let Some(netdev) = self.ports.get(&old.0).map(|p| Arc::clone(&p.netdev)) else { return Ok(()) };
+        let found = self.ports.get(&old.0).map(|p| (Arc::clone(&p.netdev), p.config.clone()));
+        let Some((netdev, config)) = found else { return Ok(()) };
         self.del_port(old);
-        self.add_port(netdev, Some(new), true).map(|_| ())
+        self.add_port(netdev, Some(new), true)?;
+        self.set_port_config(new, config)
     }
 
     pub(crate) fn port_changed(&mut self, no: DpPort) -> Result<(), DpError> {
@@ -379,7 +462,9 @@ impl Control {
         self.take_back(no);
         let changed = netdev.reconfigure();
         // Also after a refusal: the device goes on as it was.
-        self.give_out(no)?;
+        let given = self.give_out(no);
+        self.schedule();
+        given?;
         Ok(changed?)
     }
 
@@ -396,7 +481,12 @@ impl Control {
             }
         }
         if let Some(p) = self.ports.get_mut(&no.0) {
-            p.rxqs.clear();
+            for q in p.rxqs.drain(..) {
+                match p.histories.get_mut(q.queue) {
+                    Some(h) => *h = q.history,
+                    None => p.histories.push(q.history),
+                }
+            }
             p.dropped += p.drops.drain(..).map(|d| d.load(Ordering::Relaxed)).sum::<u64>();
         }
     }
@@ -447,24 +537,30 @@ impl Control {
         let port = self.ports.get(&no.0).filter(|p| p.receives);
         let Some(netdev) = port.map(|p| Arc::clone(&p.netdev)) else { return Ok(()) };
         for q in 0..netdev.n_rxq() {
-            let pmd = if netdev.is_pmd() { self.least_loaded(netdev.numa()) } else { PmdId::NON_PMD };
-            let queue = netdev.rx_queue(q)?;
-            let history = Arc::new(Intervals::default());
+            let device = netdev.rx_queue(q)?;
+            let known = self.ports.get(&no.0).and_then(|p| p.histories.get(q).cloned());
+            let history = known.unwrap_or_default();
             let upcalls = Arc::new(UpcallCounters::default());
-            let account = Account::new(Arc::clone(&upcalls));
+            let rxq = Box::new(Rxq {
+                port: no,
+                index: q,
+                queue: device,
+                history: Arc::clone(&history),
+                cycles: 0,
+                account: Account::new(Arc::clone(&upcalls)),
+            });
+            // A PMD gets it when all queues are spread.
+            let (pmd, parked) = if netdev.is_pmd() {
+                (None, Some(rxq))
+            } else {
+                self.common.send(PmdId::NON_PMD, Cmd::AddRx(rxq));
+                (Some(PmdId::NON_PMD), None)
+            };
             if let Some(p) = self.ports.get_mut(&no.0) {
-                p.rxqs.push(RxqEntry { pmd, queue: q, history: Arc::clone(&history), upcalls });
+                p.rxqs.push(RxqEntry { pmd, queue: q, history, upcalls, parked });
             }
-            self.common.send(pmd, Cmd::AddRx(Box::new(Rxq { port: no, queue, history, cycles: 0, account })));
         }
         Ok(())
-    }
-
-    fn least_loaded(&self, numa: Option<u32>) -> PmdId {
-        let load = |id| self.ports.values().flat_map(|p| &p.rxqs).filter(|q| q.pmd == id).count();
-        let pmds = self.threads.iter().filter(|t| !t.id.is_non_pmd());
-        let candidates: Vec<_> = pmds.map(|t| (t.id, t.numa, load(t.id))).collect();
-        sched::pick(&candidates, numa.map(NumaId)).unwrap_or(PmdId::NON_PMD)
     }
 
     // -- listings
@@ -476,6 +572,10 @@ impl Control {
             tx_dropped: p.dropped + p.drops.iter().map(|d| d.load(Ordering::Relaxed)).sum::<u64>(),
         };
         self.ports.iter().map(info).collect()
+    }
+
+    pub(crate) fn subtable_count(&self) -> u64 {
+        self.threads.iter().map(|t| t.shared.subtables.load(Ordering::Relaxed)).sum()
     }
 
     pub(crate) fn flow_count(&self) -> usize {
@@ -495,6 +595,27 @@ impl Control {
         for t in self.threads.iter_mut().filter(|t| pmd.is_none_or(|p| p == t.id)) {
             t.base = t.shared.read();
             t.base_ms = now;
+            self.common.send(t.id, Cmd::ClearRounds);
+        }
+    }
+
+    pub(crate) fn perf(&self, pmd: PmdId) -> Option<Arc<Perf>> {
+        self.threads.iter().find(|t| t.id == pmd).map(|t| Arc::clone(&t.perf))
+    }
+
+    pub(crate) fn set_perf_log(&mut self, log: PerfLog) {
+        self.perf_log = log;
+        for t in &self.threads {
+            self.common.send(t.id, Cmd::LogRounds(log));
+        }
+    }
+
+    /// Logs the suspicious rounds that threads reported.
+    pub(crate) fn log_reports(&self) {
+        for r in self.threads.iter().flat_map(|t| t.perf.take_reports()) {
+            for text in suspicious(&r) {
+                infra::vlog_rl!(PERF_LOG, PERF_LIMIT, Warn, "{text}");
+            }
         }
     }
 
@@ -503,26 +624,28 @@ impl Control {
         self.now_ms().saturating_sub(base)
     }
 
-    pub(crate) fn pmd_rxqs(&self) -> Vec<PmdRxqs> {
+    /// Receive queues by PMD, with what they cost in the last `intervals`.
+    pub(crate) fn pmd_rxqs(&self, intervals: usize) -> Vec<PmdRxqs> {
         let list = |t: &Thread| {
             let mut rxqs: Vec<RxqInfo> = Vec::new();
             for (no, p) in &self.ports {
-                rxqs.extend(p.rxqs.iter().filter(|q| q.pmd == t.id).map(|q| RxqInfo {
+                rxqs.extend(p.rxqs.iter().filter(|q| q.pmd == Some(t.id)).map(|q| RxqInfo {
                     port: p.netdev.name().to_owned(),
                     no: DpPort(*no),
                     queue: q.queue,
                     enabled: true,
-                    cycles: q.history.sum(),
                     upcalls: q.upcalls.upcalls.load(Ordering::Relaxed),
                     upcall_cycles: q.upcalls.cycles.load(Ordering::Relaxed),
-                    waits: q.upcalls.waits.load(Ordering::Relaxed),
+                    held_cycles: q.upcalls.held.load(Ordering::Relaxed),
                     refused: q.upcalls.refused.load(Ordering::Relaxed),
+                    cycles: q.history.sum(intervals),
                 }));
             }
             rxqs.sort_by(|a, b| (&a.port, a.queue).cmp(&(&b.port, b.queue)));
-            let minute = infra::clock::tsc_hz() * INTERVALS as u64 * INTERVAL_MS / 1_000;
-            let cycles = if t.history.any() { minute } else { 0 };
-            PmdRxqs { pmd: t.id, numa: t.numa, isolated: false, cycles, busy_cycles: t.history.sum(), rxqs }
+            let all = infra::clock::tsc_hz() * intervals.min(INTERVALS) as u64 * INTERVAL_MS / 1_000;
+            let cycles = if t.history.any() { all } else { 0 };
+            let busy_cycles = t.history.sum(intervals);
+            PmdRxqs { pmd: t.id, numa: t.numa, isolated: t.isolated, cycles, busy_cycles, rxqs }
         };
         self.threads.iter().filter(|t| !t.id.is_non_pmd()).map(list).collect()
     }

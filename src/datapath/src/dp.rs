@@ -4,13 +4,15 @@
 //! what needs the threads' co-operation. Threads: any thread may call any method; none is called by PMDs.
 
 use crate::api::{
-    DpConfig, DpError, DpOptions, FlowEvent, FlowPut, PmdId, PmdRxqs, PortInfo, Upcall, UserspacePacket,
+    DpConfig, DpError, DpOptions, FlowEvent, FlowPut, PmdId, PmdRxqs, PortConfig, PortInfo, Upcall,
+    UserspacePacket,
 };
 use crate::control::{Control, Route};
 use crate::drops::Drop;
+use crate::perf::{Perf, PerfLog};
 use crate::provider::{DpOp, OpError, Provider, ProviderStats};
 use crate::shared::SharedFlow;
-use crate::stats::PmdStats;
+use crate::stats::{PmdStats, INTERVALS};
 use crate::thread::{Cmd, Execute, Worker};
 use flow::{DpAction, DpPort, Flow};
 use infra::cpu::NumaId;
@@ -258,9 +260,45 @@ impl Datapath {
         self.total_stats().dropped(reason)
     }
 
-    /// Receive queues by PMD.
+    /// Receive queues by PMD, with what they cost in the last minute.
     pub fn pmd_rxqs(&self) -> Vec<PmdRxqs> {
-        self.control.lock().pmd_rxqs()
+        self.pmd_rxqs_over(INTERVALS)
+    }
+
+    /// As [`Datapath::pmd_rxqs`], with what they cost in the last `intervals` of 5 seconds.
+    pub fn pmd_rxqs_over(&self, intervals: usize) -> Vec<PmdRxqs> {
+        self.control.lock().pmd_rxqs(intervals)
+    }
+
+    /// What a thread recorded while `pmd-perf-metrics` was on.
+    pub(crate) fn perf(&self, pmd: PmdId) -> Option<Arc<Perf>> {
+        self.control.lock().perf(pmd)
+    }
+
+    /// Says how threads report rounds that took too long.
+    pub fn set_perf_log(&self, log: PerfLog) {
+        self.control.lock().set_perf_log(log);
+    }
+
+    /// What is due from time to time: logs what threads reported, balances them. Once a second is enough.
+    pub fn run(&self) {
+        let control = self.control.lock();
+        control.log_reports();
+    }
+
+    /// Subtables, over all threads.
+    pub fn subtable_count(&self) -> u64 {
+        self.control.lock().subtable_count()
+    }
+
+    /// Spreads the receive queues over the PMDs anew, by what they cost now.
+    pub fn rebalance(&self) {
+        self.control.lock().schedule();
+    }
+
+    /// Applies settings of a port.
+    pub fn set_port_config(&self, no: DpPort, config: PortConfig) -> Result<(), DpError> {
+        self.control.lock().set_port_config(no, config)
     }
 
     /// Runs every thread's loop once in the caller's thread, when made with `threads: false`. Returns packets

@@ -596,6 +596,11 @@ impl Engine {
         }
     }
 
+    /// Subtables of all ports.
+    pub(crate) fn subtables(&self) -> usize {
+        self.tables.iter().flatten().map(|t| t.classifier.n_masks()).sum()
+    }
+
     /// Sorts the subtables of every classifier by recent hits.
     pub(crate) fn optimize(&mut self) {
         for t in self.tables.iter_mut().flatten() {

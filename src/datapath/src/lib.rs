@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+mod assign;
 mod checksum;
 mod classifier;
 mod control;
@@ -20,6 +21,8 @@ mod exec;
 mod fairness;
 mod flows;
 mod hash;
+mod impls;
+mod perf;
 mod prefetch;
 pub mod provider;
 mod pruner;
@@ -27,7 +30,9 @@ mod rewrite;
 mod sched;
 pub mod shared;
 pub mod show;
+mod show_perf;
 mod simple;
+mod sleep;
 mod smc;
 pub mod stats;
 #[cfg(test)]
@@ -36,11 +41,13 @@ mod thread;
 mod tx;
 
 pub use api::{
-    Clock, DpConfig, DpError, DpOptions, FlowEvent, FlowPut, Miss, MissResult, PmdId, PmdRxqs, PortInfo,
-    RxqInfo, Suspect, ThreadHook, Upcall, UserspacePacket,
+    AutoLb, Clock, DpConfig, DpError, DpOptions, FlowEvent, FlowPut, Miss, MissResult, PmdId, PmdRxqs,
+    PortConfig, PortInfo, RxqAssign, RxqInfo, Suspect, ThreadHook, TxSteering, Upcall, UserspacePacket,
 };
 pub use dp::Datapath;
 pub use drops::Drop;
+pub use impls::Implementations;
+pub use perf::PerfLog;
 pub use provider::{DpOp, FlowDump, OpError, Provider, ProviderStats, QueuedUpcall, UpcallKind, UpcallQueue};
 pub use shared::{Compact, FlowStats, NewFlow, SharedFlow, Ufid};
 pub use stats::PmdStats;

@@ -1,45 +1,67 @@
-//! The texts of `dpif-netdev/pmd-stats-show`, `pmd-rxq-show` and `pmd-perf-show`.
+//! The texts of `dpif-netdev/pmd-stats-show`, `pmd-rxq-show`, `pmd-perf-show`, `pmd-sleep-show`, `pmd-upcall-show`.
 //!
-//! Neighbours: the control socket's commands call these. Threads: the caller's.
+//! Neighbours: the control socket's commands call these; `show_perf` has the longest of them. Threads: the caller's.
 
 use crate::api::{PmdId, PmdRxqs};
 use crate::dp::Datapath;
-use crate::stats::PmdStats;
+use crate::perf::PerfLog;
+use crate::show_perf::{overview, recorded, Extent};
+use crate::stats::{PmdStats, INTERVALS, INTERVAL_MS};
 use infra::cpu::NumaId;
 use std::fmt::Write as _;
 
 /// What the arguments of a command select.
-struct Selection {
-    core: Option<u32>,
+struct Selection<'a> {
+    dp: &'a Datapath,
+    /// One thread only.
+    pmd: Option<PmdId>,
+    /// Intervals that count.
+    intervals: usize,
+    extent: Extent,
 }
 
-/// Reads `[-pmd core] [-secs secs] [dp]`.
-fn parse(dp: &Datapath, args: &[&str]) -> Result<Selection, String> {
-    let mut core = None;
+/// The number a text begins with, as C reads it.
+pub(crate) fn leading(text: &str) -> i64 {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let n = digits[..end].parse::<i64>().unwrap_or(0);
+    if digits.len() < text.len() {
+        -n
+    } else {
+        n
+    }
+}
+
+/// Reads `[-pmd core] [-secs secs] [-nh] [-it len] [-ms len] [dp]`. The last name counts; where there is one datapath
+/// any name will do, and none.
+fn parse<'a>(dps: &[&'a Datapath], args: &[&str]) -> Result<Selection<'a>, String> {
+    let only = dps.first().filter(|_| dps.len() == 1);
+    let named = args.iter().rev().find_map(|a| dps.iter().find(|d| d.name() == *a));
+    let dp = named.or(only).ok_or("please specify an existing datapath")?;
+    let mut sel = Selection { dp, pmd: None, intervals: INTERVALS, extent: Extent::default() };
     let mut rest = args.iter();
     while let Some(a) = rest.next() {
-        match *a {
-            "-pmd" => {
-                let v = rest.next().ok_or("-pmd needs a core id")?;
-                core = Some(v.parse::<u32>().map_err(|_| format!("-pmd: \"{v}\" is not a core id"))?);
+        let is_option = ["-pmd", "-it", "-ms", "-secs"].contains(a);
+        let number = if is_option { rest.next().map(|v| leading(v)) } else { None };
+        let many = usize::try_from(number.unwrap_or(0)).unwrap_or(0);
+        match (*a, number) {
+            ("-pmd", Some(n)) => sel.pmd = Some(PmdId(n as u32)),
+            ("-it", _) => sel.extent.rounds = many,
+            ("-ms", _) => sel.extent.millis = many,
+            ("-nh", _) => sel.extent.no_histograms = true,
+            ("-secs", Some(_)) => {
+                let intervals = many.div_ceil((INTERVAL_MS / 1_000) as usize);
+                sel.intervals = if (1..=INTERVALS).contains(&intervals) { intervals } else { INTERVALS };
             }
-            // Lengths of histories that are not kept.
-            "-it" | "-ms" => drop(rest.next()),
-            "-nh" => {}
-            "-secs" => {
-                let v = rest.next().ok_or("-secs needs a number of seconds")?;
-                v.parse::<u32>().map_err(|_| format!("-secs: \"{v}\" is not a number of seconds"))?;
-            }
-            name if name == dp.name() || name == dp.full_name() => {}
-            _ => return Err("please specify an existing datapath".into()),
+            _ => {}
         }
     }
-    Ok(Selection { core })
+    Ok(sel)
 }
 
-impl Selection {
+impl Selection<'_> {
     fn has(&self, pmd: PmdId) -> bool {
-        self.core.is_none_or(|c| pmd.core().is_some_and(|core| core.0 == c))
+        self.pmd.is_none_or(|p| p == pmd)
     }
 }
 
@@ -50,7 +72,7 @@ fn heading(out: &mut String, pmd: PmdId, numa: NumaId) {
     };
 }
 
-fn ratio(a: u64, b: u64) -> f64 {
+pub(crate) fn ratio(a: u64, b: u64) -> f64 {
     if b == 0 {
         0.0
     } else {
@@ -59,8 +81,9 @@ fn ratio(a: u64, b: u64) -> f64 {
 }
 
 /// `dpif-netdev/pmd-stats-show [-pmd core] [dp]`.
-pub fn pmd_stats(dp: &Datapath, args: &[&str]) -> Result<String, String> {
-    let sel = parse(dp, args)?;
+pub fn pmd_stats(dps: &[&Datapath], args: &[&str]) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let dp = sel.dp;
     let mut out = String::new();
     for (pmd, numa, s) in dp.pmd_stats().iter().filter(|t| sel.has(t.0)) {
         stats_of(&mut out, *pmd, *numa, s);
@@ -69,8 +92,9 @@ pub fn pmd_stats(dp: &Datapath, args: &[&str]) -> Result<String, String> {
 }
 
 /// `dpif-netdev/pmd-stats-clear [-pmd core] [dp]`.
-pub fn pmd_stats_clear(dp: &Datapath, args: &[&str]) -> Result<String, String> {
-    let sel = parse(dp, args)?;
+pub fn pmd_stats_clear(dps: &[&Datapath], args: &[&str]) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let dp = sel.dp;
     for (pmd, _, _) in dp.pmd_stats() {
         if sel.has(pmd) {
             dp.clear_stats(Some(pmd));
@@ -121,10 +145,16 @@ fn stats_of(out: &mut String, pmd: PmdId, numa: NumaId, s: &PmdStats) {
 }
 
 /// `dpif-netdev/pmd-rxq-show [-pmd core] [-secs secs] [dp]`.
-pub fn pmd_rxqs(dp: &Datapath, args: &[&str]) -> Result<String, String> {
-    let sel = parse(dp, args)?;
-    let mut out = String::from("Displaying last 60 seconds pmd usage %\n");
-    dp.pmd_rxqs().iter().filter(|p| sel.has(p.pmd)).for_each(|p| rxqs_of(&mut out, p));
+pub fn pmd_rxqs(dps: &[&Datapath], args: &[&str]) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let dp = sel.dp;
+    let pmds = dp.pmd_rxqs_over(sel.intervals);
+    if !sel.has(PmdId::NON_PMD) && !pmds.iter().any(|p| sel.has(p.pmd)) {
+        return Ok(String::new());
+    }
+    let seconds = sel.intervals as u64 * INTERVAL_MS / 1_000;
+    let mut out = format!("Displaying last {seconds} seconds pmd usage %\n");
+    pmds.iter().filter(|p| sel.has(p.pmd)).for_each(|p| rxqs_of(&mut out, p));
     Ok(out)
 }
 
@@ -152,56 +182,55 @@ fn rxqs_of(out: &mut String, p: &PmdRxqs) {
 }
 
 /// `dpif-netdev/pmd-upcall-show [-pmd core] [dp]`: what misses cost, and what was done to be fair.
-pub fn pmd_upcalls(dp: &Datapath, args: &[&str]) -> Result<String, String> {
-    let sel = parse(dp, args)?;
+pub fn pmd_upcalls(dps: &[&Datapath], args: &[&str]) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let dp = sel.dp;
     let share = dp.config().upcall_share;
     let mut out = String::new();
-    dp.pmd_rxqs().iter().filter(|p| sel.has(p.pmd)).for_each(|p| upcalls_of(&mut out, p, share));
+    dp.pmd_rxqs()
+        .iter()
+        .filter(|p| sel.has(p.pmd))
+        .for_each(|p| upcalls_of(&mut out, p, share, infra::clock::tsc_hz()));
     Ok(out)
 }
 
-fn upcalls_of(out: &mut String, p: &PmdRxqs, share: u32) {
+fn upcalls_of(out: &mut String, p: &PmdRxqs, share: u32, hz: u64) {
     heading(out, p.pmd, p.numa);
     let _ = writeln!(out, "  upcall share: {share} %");
     for q in &p.rxqs {
         let _ = writeln!(
             out,
-            "  port: {:<16}  queue-id: {:2}  upcalls: {}  avg. cycles per upcall: {:.0}  polls put off: {}  \
+            "  port: {:<16}  queue-id: {:2}  upcalls: {}  avg. cycles per upcall: {:.0}  held back: {} ms  \
              upcalls dropped: {}",
             q.port,
             q.queue,
             q.upcalls,
             ratio(q.upcall_cycles, q.upcalls),
-            q.waits,
+            q.held_cycles / (hz / 1_000).max(1),
             q.refused
         );
     }
 }
 
-/// The cores of the PMD threads, as lists of implementations name them.
-fn cores(dp: &Datapath) -> String {
-    let cores: Vec<String> = dp.pmd_rxqs().iter().map(|p| p.pmd.to_string()).collect();
-    if cores.is_empty() {
-        return "none".into();
+/// `dpif-netdev/pmd-sleep-show [dp]`: the longest sleeps that may be requested.
+pub fn pmd_sleeps(dps: &[&Datapath], args: &[&str]) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let (dp, config) = (sel.dp, sel.dp.config());
+    let mut out = format!("Default max sleep: {:>4} us\n", config.max_sleep_us);
+    for p in dp.pmd_rxqs() {
+        heading(&mut out, p.pmd, p.numa);
+        let _ = writeln!(out, "  max sleep: {:>4} us", config.max_sleep_of(p.pmd));
     }
-    cores.join(",")
-}
-
-/// `dpif-netdev/dpif-impl-get`: there is one implementation of the loop.
-pub fn dpif_impl(dp: &Datapath) -> String {
-    format!("Available DPIF implementations:\n  dpif_scalar (pmds: {})\n", cores(dp))
-}
-
-/// `dpif-netdev/miniflow-parser-get`: there is one parser.
-pub fn miniflow_parser(dp: &Datapath) -> String {
-    format!("Available MFEX implementations:\n  scalar (available: True pmds: {})\n", cores(dp))
+    Ok(out)
 }
 
 /// `dpif-netdev/pmd-perf-show [-nh] [-it len] [-ms len] [-pmd core] [dp]`. `time` is the time of day as it is printed.
-pub fn pmd_perf(dp: &Datapath, args: &[&str], time: &str) -> Result<String, String> {
-    let sel = parse(dp, args)?;
+pub fn pmd_perf(dps: &[&Datapath], args: &[&str], time: &str) -> Result<String, String> {
+    let sel = parse(dps, args)?;
+    let dp = sel.dp;
     let mut out = String::new();
     let hz = infra::clock::tsc_hz() as f64;
+    let metrics = dp.config().perf_metrics;
     for (pmd, numa, s) in dp.pmd_stats() {
         if pmd.is_non_pmd() || !sel.has(pmd) {
             continue;
@@ -210,62 +239,45 @@ pub fn pmd_perf(dp: &Datapath, args: &[&str], time: &str) -> Result<String, Stri
         let _ = write!(out, "\nTime: {time}\nMeasurement duration: {seconds:.3} s\n\n");
         heading(&mut out, pmd, numa);
         out.push('\n');
-        perf_of(&mut out, &s, seconds, hz);
+        overview(&mut out, &s, seconds, hz);
+        if let (true, Some(perf)) = (metrics, dp.perf(pmd)) {
+            recorded(&mut out, &perf, &sel.extent);
+        }
     }
     Ok(out)
 }
 
-/// One line: the value ends in column 34, the remark follows.
-fn line(out: &mut String, label: &str, value: u64, remark: &str) {
-    let width = 34usize.saturating_sub(2 + label.len());
-    let _ = writeln!(out, "  {label}{value:>width$}  {remark}");
+/// `dpif-netdev/pmd-rxq-rebalance [dp]`.
+pub fn rebalance(dps: &[&Datapath], args: &[&str]) -> Result<String, String> {
+    let named = match args.first() {
+        Some(name) => dps.iter().find(|d| d.name() == *name),
+        None => dps.first().filter(|_| dps.len() == 1),
+    };
+    named.ok_or("please specify an existing datapath")?.rebalance();
+    Ok("pmd rxq rebalance requested.".into())
 }
 
-fn perf_of(out: &mut String, s: &PmdStats, seconds: f64, hz: f64) {
-    let used = s.idle_cycles + s.busy_cycles;
-    let of = |a: u64, b: u64| 100.0 * ratio(a, b);
-    let kpps = |n: u64| if seconds > 0.0 { n as f64 / seconds / 1000.0 } else { 0.0 };
-    let us = |cycles: f64| cycles / hz * 1e6;
-    let idle = s.iterations - s.busy_iterations;
-    line(out, "Iterations:", s.iterations, &format!("({:.2} us/it)", us(ratio(used, s.iterations))));
-    let all = if seconds > 0.0 { 100.0 * used as f64 / (seconds * hz) } else { 0.0 };
-    line(out, "- Used TSC cycles:", used, &format!("({all:5.1} % of total cycles)"));
-    line(out, "- idle iterations:", idle, &format!("({:5.1} % of used cycles)", of(s.idle_cycles, used)));
-    line(
-        out,
-        "- busy iterations:",
-        s.busy_iterations,
-        &format!("({:5.1} % of used cycles)", of(s.busy_cycles, used)),
-    );
-    line(out, "- sleep iterations:", 0, "(  0.0 % of iterations)");
-    line(out, "Sleep time (us):", 0, "(  0 us/iteration avg.)");
-    if s.received > 0 {
-        let passes = s.received + s.recirculated;
-        let share = |n: u64| format!("({:5.1} %)", of(n, passes));
-        let per = ratio(s.busy_cycles, s.received);
-        line(out, "Rx packets:", s.received, &format!("({:.0} Kpps, {per:.0} cycles/pkt)", kpps(s.received)));
-        line(out, "Datapath passes:", passes, &format!("({:.2} passes/pkt)", ratio(passes, s.received)));
-        line(out, "- PHWOL hits:", 0, &share(0));
-        line(out, "- MFEX Opt hits:", 0, &share(0));
-        line(out, "- Simple Match hits:", s.simple_hits, &share(s.simple_hits));
-        line(out, "- EMC hits:", s.emc_hits, &share(s.emc_hits));
-        line(out, "- SMC hits:", s.smc_hits, &share(s.smc_hits));
-        let lookups = ratio(s.subtable_lookups, s.megaflow_hits);
-        let remark = format!("({:5.1} %, {lookups:.2} subtbl lookups/hit)", of(s.megaflow_hits, passes));
-        line(out, "- Megaflow hits:", s.megaflow_hits, &remark);
-        line(out, "- Upcalls:", s.miss_ok, &format!("({:5.1} %, 0.0 us/upcall)", of(s.miss_ok, passes)));
-        line(out, "- Lost upcalls:", s.miss_failed, &share(s.miss_failed));
-    } else {
-        let _ = writeln!(out, "  Rx packets:  {:>19}", 0);
+/// `dpif-netdev/pmd-perf-log-set on|off [-b before] [-a after] [-e|-ne] [-us usec] [-q qlen]`, in place of `log`.
+pub fn pmd_perf_log(mut log: PerfLog, args: &[&str]) -> Result<PerfLog, String> {
+    const USAGE: &str =
+        "Usage: ovs-appctl dpif-netdev/pmd-perf-log-set [on|off] [-b before] [-a after] [-e|-ne] \
+                         [-us usec] [-q qlen]";
+    let mut rest = args.iter();
+    while let Some(a) = rest.next() {
+        let mut number = || rest.next().and_then(|v| v.parse::<u32>().ok()).map(u64::from).ok_or(USAGE);
+        match *a {
+            "on" => log.on = true,
+            "off" => log.on = false,
+            "-e" => log.extend = true,
+            "-ne" => log.extend = false,
+            "-b" => log.set_before(number()?),
+            "-a" => log.set_after(number()?),
+            "-us" => log.us = number()?,
+            "-q" => log.queue = number()?,
+            _ => return Err(USAGE.into()),
+        }
     }
-    if s.sent > 0 {
-        line(out, "Tx packets:", s.sent, &format!("({:.0} Kpps)", kpps(s.sent)));
-        let per = ratio(s.sent, s.sent_batches);
-        line(out, "Tx batches:", s.sent_batches, &format!("({per:.2} pkts/batch)"));
-        out.push('\n');
-    } else {
-        let _ = writeln!(out, "  Tx packets:  {:>19}\n", 0);
-    }
+    Ok(log)
 }
 
 #[cfg(test)]
@@ -327,7 +339,7 @@ mod tests {
             cycles,
             upcalls: 12,
             upcall_cycles: 72_000,
-            waits: 3,
+            held_cycles: 0,
             refused: 2,
         };
         let mut p = PmdRxqs {
@@ -366,16 +378,16 @@ mod tests {
             cycles: 1,
             upcalls: 12,
             upcall_cycles: 72_000,
-            waits: 3,
+            held_cycles: 5_200_000,
             refused: 2,
         };
         let (pmd, numa) = (PmdId(1), NumaId(0));
         let p = PmdRxqs { pmd, numa, isolated: false, cycles: 0, busy_cycles: 0, rxqs: vec![q] };
         let mut out = String::new();
-        upcalls_of(&mut out, &p, 8);
+        upcalls_of(&mut out, &p, 8, 2_600_000_000);
         let want = "pmd thread numa_id 0 core_id 1:
   upcall share: 8 %
-  port: p0                queue-id:  0  upcalls: 12  avg. cycles per upcall: 6000  polls put off: 3  upcalls dropped: 2
+  port: p0                queue-id:  0  upcalls: 12  avg. cycles per upcall: 6000  held back: 2 ms  upcalls dropped: 2
 ";
         assert_eq!(out, want);
     }
@@ -398,7 +410,7 @@ mod tests {
             sent_batches: 3_123_409,
             ..PmdStats::default()
         };
-        perf_of(&mut out, &s, 11.52, 2.6e9);
+        overview(&mut out, &s, 11.52, 2.6e9);
         assert!(out.starts_with("  Iterations:              3445749  (3.24 us/it)\n"), "{out}");
         assert!(out.contains("\n  - Used TSC cycles:   28993894021  ( 96.8 % of total cycles)\n"), "{out}");
         assert!(out.contains("\n  - idle iterations:        322323  (  0.9 % of used cycles)\n"), "{out}");
@@ -408,6 +420,6 @@ mod tests {
         );
         assert!(out.contains("\n  Sleep time (us):               0  (  0 us/iteration avg.)\n"), "{out}");
         assert!(out.contains("\n  Rx packets:             99949664  (8676 Kpps, 287 cycles/pkt)\n"), "{out}");
-        assert!(out.ends_with("\n  Tx batches:              3123409  (32.00 pkts/batch)\n\n"), "{out}");
+        assert!(out.ends_with("\n  Tx batches:              3123409  (32.00 pkts/batch)\n"), "{out}");
     }
 }

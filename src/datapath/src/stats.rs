@@ -24,6 +24,8 @@ macro_rules! counters {
             drops: [AtomicU64; Drop::COUNT],
             /// Megaflows installed.
             pub(crate) flows: AtomicU64,
+            /// Masks among them.
+            pub(crate) subtables: AtomicU64,
         }
 
         impl SharedStats {
@@ -111,6 +113,12 @@ counters! {
     idle_cycles,
     /// Cycles spent on packets.
     busy_cycles,
+    /// Cycles spent on misses.
+    upcall_cycles,
+    /// Rounds after which the thread slept.
+    sleep_iterations,
+    /// Cycles slept.
+    sleep_cycles,
 }
 
 impl PmdStats {
@@ -156,8 +164,10 @@ impl Intervals {
         self.next.load(Ordering::Relaxed) != 0
     }
 
-    /// Cycles over all remembered intervals.
-    pub(crate) fn sum(&self) -> u64 {
-        self.slots.iter().map(|s| s.load(Ordering::Relaxed)).sum()
+    /// Cycles over the last `n` intervals, as far as they are remembered.
+    pub(crate) fn sum(&self, n: usize) -> u64 {
+        let next = self.next.load(Ordering::Relaxed);
+        let slot = |back| self.slots[next.wrapping_sub(back) % INTERVALS].load(Ordering::Relaxed);
+        (1..=n.min(INTERVALS).min(next)).map(slot).sum()
     }
 }

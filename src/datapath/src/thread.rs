@@ -8,7 +8,9 @@ use crate::classifier::BURST;
 use crate::drops::Drop;
 use crate::engine::{Engine, Meta, Missing};
 use crate::fairness::{Account, Bound, Charge, Verdict};
+use crate::perf::{Perf, PerfLog, Recorder};
 use crate::shared::SharedFlow;
+use crate::sleep::Sleep;
 use crate::stats::{Intervals, SharedStats, INTERVAL_MS};
 use crate::tx::{Relayed, TxPort};
 use crate::FlowEvent;
@@ -32,6 +34,7 @@ const OPTIMIZE_MS: u64 = 1_000;
 /// A receive queue and what belongs to it.
 pub(crate) struct Rxq {
     pub(crate) port: DpPort,
+    pub(crate) index: usize,
     pub(crate) queue: Box<dyn RxQueue>,
     pub(crate) history: Arc<Intervals>,
     /// Cycles of the present interval.
@@ -46,6 +49,8 @@ pub(crate) enum Cmd {
     AddRx(Box<Rxq>),
     /// Gives all queues of the port back.
     TakePort(DpPort),
+    /// Gives one receive queue of the port back.
+    TakeRx(DpPort, usize),
     /// Removes the megaflows of packets received from the port.
     PurgePort(DpPort),
     Config {
@@ -54,11 +59,17 @@ pub(crate) enum Cmd {
         vlan_limit: u8,
         upcall_share: u32,
         flow_self_check: u32,
+        max_sleep_us: u32,
+        perf_metrics: bool,
     },
     FlowPut(Box<FlowPut>),
     FlowDelete(Arc<SharedFlow>),
     FlowActions(Arc<SharedFlow>, Arc<[DpAction]>),
     Execute(Box<Execute>),
+    /// How suspicious rounds are reported.
+    LogRounds(PerfLog),
+    /// Forgets recorded rounds.
+    ClearRounds,
     AddRelay(WakeConsumer<Relayed>),
     Exit,
 }
@@ -74,6 +85,8 @@ pub(crate) struct Execute {
 pub(crate) enum Reply {
     /// The queues of a port, for control to close.
     Took { _rx: Vec<Rxq>, _tx: Option<Box<TxPort>> },
+    /// A receive queue, for another thread.
+    TookRx(Option<Box<Rxq>>),
     /// The command before is done.
     Done,
     /// The thread ends; events that found the ring full.
@@ -89,6 +102,12 @@ pub(crate) struct Worker {
     relays: Vec<WakeConsumer<Relayed>>,
     shared: Arc<SharedStats>,
     history: Arc<Intervals>,
+    recorder: Recorder,
+    /// Whether rounds are recorded.
+    recording: bool,
+    sleep: Sleep,
+    /// Sleeps are counted and not slept.
+    awake: bool,
     clock: Clock,
     /// The clock is asked every round (it may be stopped or made up).
     exact: bool,
@@ -113,8 +132,11 @@ pub(crate) struct WorkerParts {
     pub(crate) replies: Producer<Reply>,
     pub(crate) shared: Arc<SharedStats>,
     pub(crate) history: Arc<Intervals>,
+    pub(crate) perf: Arc<Perf>,
     pub(crate) clock: Clock,
     pub(crate) exact: bool,
+    /// Never to sleep really: there is no thread.
+    pub(crate) awake: bool,
 }
 
 impl Worker {
@@ -131,6 +153,10 @@ impl Worker {
             relays: Vec::new(),
             shared: p.shared,
             history: p.history,
+            recorder: Recorder::new(p.perf, clock::tsc_hz()),
+            recording: false,
+            sleep: Sleep::default(),
+            awake: p.awake,
             clock: p.clock,
             exact: p.exact,
             batch: Batch::new(),
@@ -157,15 +183,17 @@ impl Worker {
         let start = clock::tsc();
         self.tick(start);
         let mut mark = start;
-        let mut total = 0;
+        let (mut total, mut most) = (0, 0);
         for i in 0..self.rxqs.len() {
             self.engine.missing = Missing::default();
-            if self.rxqs[i].account.in_debt() && !self.admit(i, mark) {
+            let account = &self.rxqs[i].account;
+            if account.in_debt() && (account.waits(mark) || !self.admit(i, mark)) {
                 continue;
             }
             let n = self.poll_queue(i, mark);
             if n > 0 {
                 total += n;
+                most = most.max(n);
                 let now = clock::tsc();
                 let q = &mut self.rxqs[i];
                 q.cycles += now.wrapping_sub(mark);
@@ -188,7 +216,28 @@ impl Worker {
             e.out.retry();
         }
         self.account(start, mark, total, commands);
+        if self.sleep.is_on() {
+            self.rest(most);
+        }
         total
+    }
+
+    /// Sleeps, if there was little to do.
+    #[cold]
+    fn rest(&mut self, most: usize) {
+        let Some(time) = self.sleep.after(most) else { return };
+        let e = &mut self.engine;
+        e.tx.flush_all(&mut e.stats);
+        let before = clock::tsc();
+        if !self.awake {
+            std::thread::sleep(time);
+        }
+        let (after, s) = (clock::tsc(), &mut self.engine.stats);
+        s.sleep_iterations += 1;
+        s.sleep_cycles += after.wrapping_sub(before);
+        s.idle_cycles += before.wrapping_sub(self.last_tsc);
+        self.last_tsc = after;
+        self.publish();
     }
 
     /// Whether a queue whose misses cost others too much is polled now.
@@ -204,6 +253,7 @@ impl Worker {
     fn charge(&mut self, i: usize, n: usize, start: u64, now: u64) {
         let m = self.engine.missing;
         let burst = now.saturating_sub(start);
+        self.engine.stats.upcall_cycles += m.cycles;
         let c = Charge { burst, upcalls: m.cycles, misses: m.packets, refused: m.refuse };
         if let Some(q) = self.rxqs.get_mut(i) {
             self.bound.charge(&mut q.account, n, now, &c);
@@ -260,21 +310,33 @@ impl Worker {
         s.iterations += 1;
         // What lies between the rounds belongs to the round that follows.
         let begin = self.last_tsc;
+        self.last_tsc = if total > 0 { mark } else { start };
+        let spent = self.last_tsc.wrapping_sub(begin);
         if total > 0 {
             s.busy_iterations += 1;
-            let spent = mark.wrapping_sub(begin);
             s.busy_cycles += spent;
             self.busy += spent;
-            self.last_tsc = mark;
         } else {
-            s.idle_cycles += start.wrapping_sub(begin);
-            self.last_tsc = start;
+            s.idle_cycles += spent;
+        }
+        if self.recording {
+            self.recorder.record(s, spent, total, (self.engine.now_ms, self.last_tsc));
         }
         if total > 0 || commands > 0 || self.exact || s.iterations % QUIET_ROUNDS == 0 {
-            self.shared.publish(s);
-            self.shared.flows.store(self.engine.flows.len() as u64, Ordering::Relaxed);
-            self.publish_drops();
+            self.publish();
         }
+    }
+
+    /// Publishes the counters.
+    #[inline(always)]
+    fn publish(&mut self) {
+        self.shared.publish(&self.engine.stats);
+        let flows = self.engine.flows.len() as u64;
+        if self.shared.flows.load(Ordering::Relaxed) != flows {
+            self.shared.flows.store(flows, Ordering::Relaxed);
+            self.shared.subtables.store(self.engine.subtables() as u64, Ordering::Relaxed);
+        }
+        self.publish_drops();
     }
 
     /// Publishes the drops and counts the new ones as events.
@@ -339,6 +401,13 @@ impl Worker {
                 self.rxqs = kept;
                 self.reply(Reply::Took { _rx: gone, _tx: tx });
             }
+            Cmd::TakeRx(no, index) => {
+                // What it received goes out before another thread receives what follows.
+                e.tx.flush_all(&mut e.stats);
+                let at = self.rxqs.iter().position(|q| q.port == no && q.index == index);
+                let taken = at.map(|i| Box::new(self.rxqs.remove(i)));
+                self.reply(Reply::TookRx(taken));
+            }
             Cmd::PurgePort(no) => {
                 e.purge_port(no.0);
                 self.reply(Reply::Done);
@@ -349,7 +418,17 @@ impl Worker {
                 vlan_limit,
                 upcall_share,
                 flow_self_check,
+                max_sleep_us,
+                perf_metrics,
             } => {
+                self.sleep.set_max(max_sleep_us);
+                if max_sleep_us > 0 && !self.awake {
+                    infra::cpu::sleep_precisely();
+                }
+                if perf_metrics && !self.recording {
+                    self.recorder.begin(&e.stats, clock::tsc());
+                }
+                self.recording = perf_metrics;
                 e.emc.set_inv_prob(emc_insert_inv_prob);
                 e.vlan_limit = if vlan_limit == 0 { u8::MAX } else { vlan_limit };
                 let cycles = u128::from(self.hz) * u128::from(tx_flush_interval_us) / 1_000_000;
@@ -370,6 +449,8 @@ impl Worker {
                 }
             }
             Cmd::Execute(x) => self.execute(*x),
+            Cmd::LogRounds(log) => self.recorder.set_log(log),
+            Cmd::ClearRounds => self.recorder.clear(),
             Cmd::AddRelay(ring) => self.relays.push(ring),
             Cmd::Exit => {
                 e.purge();

@@ -4,6 +4,7 @@
 //! Declare a counter as a `static` and call [`Counter::inc`]. A thread's first
 //! count allocates its cells: PMDs call [`register_thread`] before they start.
 
+use crate::vlog::{Level, Module, RateLimit};
 use parking_lot::Mutex;
 use std::cell::OnceCell;
 use std::fmt::Write as _;
@@ -201,6 +202,33 @@ pub fn next_run() -> i64 {
 
 /// The text of `coverage/show`.
 pub fn show() -> String {
+    text().0
+}
+
+/// Says in the log what happened so far, but the details of the same set of events only once.
+pub fn log() {
+    static LOG: Module = Module::new("coverage");
+    static LIMIT: RateLimit = RateLimit::new(60, 3);
+    static LOGGED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+    if !LOG.enabled(Level::Info) {
+        return;
+    }
+    let (text, hash) = text();
+    let mut logged = LOGGED.lock();
+    if logged.contains(&hash) {
+        let told = format_args!("Skipping details of duplicate event coverage for hash={hash:08x}");
+        LOG.log_limited(&LIMIT, Level::Info, told);
+        return;
+    }
+    if logged.len() < MAX_COUNTERS {
+        logged.push(hash);
+    }
+    drop(logged);
+    text.lines().for_each(|line| LOG.log(Level::Info, format_args!("{line}")));
+}
+
+/// The report, and a number for the set of events in it.
+fn text() -> (String, u32) {
     let registry = REGISTRY.lock();
     let mut order: Vec<usize> = (0..registry.counters.len()).collect();
     order.sort_by_key(|&i| registry.counters[i].name);
@@ -228,10 +256,11 @@ pub fn show() -> String {
             hour as f64 / 3600.0,
         );
     }
-    format!(
+    let text = format!(
         "Event coverage, avg rate over last: 5 seconds, last minute, last hour,  hash={hash:08x}:\n\
          {lines}{never} events never hit\n"
-    )
+    );
+    (text, hash)
 }
 
 /// The total of a counter by name (`coverage/read-counter`).

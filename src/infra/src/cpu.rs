@@ -187,6 +187,12 @@ pub fn pin(core: CoreId) -> std::io::Result<()> {
     pin_to(&BTreeSet::from([core]))
 }
 
+/// Lets the calling thread wake from short sleeps on time: the kernel may otherwise add 50 microseconds to each.
+pub fn sleep_precisely() {
+    // SAFETY: plain request without pointers. Without it sleeps are longer, nothing else.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000u64, 0, 0, 0) };
+}
+
 /// Names the calling thread for the kernel (`ps -L`, 15 bytes) and for log lines.
 pub fn name_thread(name: &str) {
     let mut buf = [0u8; 16];

@@ -36,6 +36,53 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
+/// Ends the process without any more ado: for a child that shares its memory's past with its parent.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: plain system call.
+    unsafe { libc::_exit(code) }
+}
+
+/// Ignores signals.
+pub fn ignore_signals(signals: &[i32]) {
+    for &signal in signals {
+        // SAFETY: sets the action of a signal to a constant.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Closes all descriptors except the standard ones and `keep`. Only for a child that returns to none of its parent's
+/// code, since owners of the closed ones may exist.
+pub(crate) fn close_others(keep: &[RawFd]) {
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
+        .map(|dir| dir.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
+        .unwrap_or_default();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
+        // SAFETY: the caller never uses the owners of these descriptors again.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Makes a named pipe.
+pub fn make_fifo(path: &std::path::Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    // SAFETY: `path` is NUL-terminated.
+    check(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }).map(drop)
+}
+
+/// How a child ended, if it does so in the given time.
+pub fn try_wait(pid: i32, patience: std::time::Duration) -> Option<Ended> {
+    let end = std::time::Instant::now() + patience;
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is a live int.
+        match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
+            0 if std::time::Instant::now() < end => std::thread::sleep(std::time::Duration::from_millis(1)),
+            got if got == pid => return Ended::from_status(status),
+            _ => return None,
+        }
+    }
+}
+
 /// Starts a new session.
 pub fn new_session() -> io::Result<()> {
     // SAFETY: plain system call.
@@ -70,6 +117,16 @@ pub enum Ended {
     Killed(i32, bool),
 }
 
+impl Ended {
+    /// Reads what wait(2) says; none if the child was only stopped or continued.
+    fn from_status(status: libc::c_int) -> Option<Ended> {
+        if libc::WIFEXITED(status) {
+            return Some(Ended::Exited(libc::WEXITSTATUS(status)));
+        }
+        libc::WIFSIGNALED(status).then(|| Ended::Killed(libc::WTERMSIG(status), libc::WCOREDUMP(status)))
+    }
+}
+
 impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
@@ -100,11 +157,10 @@ pub fn wait(pid: i32) -> io::Result<Ended> {
         match check(unsafe { libc::waitpid(pid, &mut status, 0) }) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
-            Ok(_) if libc::WIFEXITED(status) => return Ok(Ended::Exited(libc::WEXITSTATUS(status))),
-            Ok(_) if libc::WIFSIGNALED(status) => {
-                return Ok(Ended::Killed(libc::WTERMSIG(status), libc::WCOREDUMP(status)))
-            }
-            Ok(_) => {}
+            Ok(_) => match Ended::from_status(status) {
+                Some(ended) => return Ok(ended),
+                None => continue,
+            },
         }
     }
 }
@@ -158,6 +214,18 @@ fn whole_file() -> libc::flock {
 pub fn umask(mask: u32) -> u32 {
     // SAFETY: plain system call that cannot fail.
     unsafe { libc::umask(mask) }
+}
+
+/// Lets the process have at least this many descriptors, as far as the hard limit goes.
+pub fn raise_file_limit(wanted: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is live in both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < wanted {
+            limit.rlim_cur = wanted.min(limit.rlim_max);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
 }
 
 /// Locks all present and future memory.
@@ -216,9 +284,11 @@ pub struct Signals(OwnedFd);
 
 impl Signals {
     /// Blocks `signals` in this thread and all that it starts, and collects
-    /// them. Call it before the first thread starts.
+    /// them. Those that whoever started us had ignored stay ignored. Call it
+    /// before the first thread starts.
     pub fn new(signals: &[i32]) -> io::Result<Self> {
-        let set = signal_set(signals);
+        let wanted: Vec<i32> = signals.iter().copied().filter(|s| !is_ignored(*s)).collect();
+        let set = signal_set(&wanted);
         // SAFETY: `set` is an initialised sigset; the old mask is not wanted.
         let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
         if failed != 0 {
@@ -243,6 +313,14 @@ impl Signals {
     /// The descriptor to wait on (POLLIN).
     pub fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all-zero is a valid sigaction; asking changes nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
     }
 }
 
@@ -284,8 +362,6 @@ pub fn die_by(signal: i32) -> ! {
 /// Ids of a user and a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// User name, if one was given.
-    pub name: Option<String>,
     /// User id.
     pub uid: u32,
     /// Group id.
@@ -301,6 +377,16 @@ pub enum UserError {
     /// No such group.
     #[error("group {0} not found, aborting.")]
     NoGroup(String),
+    /// The user is not in the group that was asked for.
+    #[error("Invalid --user option {spec} (user {user} is not in group {group}), aborting.")]
+    NotInGroup {
+        /// The option.
+        spec: String,
+        /// The user.
+        user: String,
+        /// The group.
+        group: String,
+    },
     /// Only root may switch.
     #[error("only root can use --user option")]
     NotRoot,
@@ -309,35 +395,69 @@ pub enum UserError {
     System(#[from] io::Error),
 }
 
-/// Looks up `USER`, `USER:GROUP` or `:GROUP`.
+/// A C string, and only if it is not null.
+///
+/// # Safety
+/// `text` is null or a NUL-terminated string that lives until this returns.
+unsafe fn owned(text: *const libc::c_char) -> Option<String> {
+    // SAFETY: not null, and as the caller promises.
+    (!text.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+/// Name, id and first group of a user; of the present one if no name is given.
+fn user_entry(name: &str) -> Option<(String, u32, u32)> {
+    let entry = if name.is_empty() {
+        // SAFETY: plain system calls; the result is read before any other lookup.
+        unsafe { libc::getpwuid(libc::geteuid()) }
+    } else {
+        let name = CString::new(name).ok()?;
+        // SAFETY: `name` is NUL-terminated; the result is read before any other lookup.
+        unsafe { libc::getpwnam(name.as_ptr()) }
+    };
+    if entry.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and valid until the next lookup.
+    unsafe { Some((owned((*entry).pw_name)?, (*entry).pw_uid, (*entry).pw_gid)) }
+}
+
+/// Id and members of a group.
+fn group_entry(name: &str) -> Option<(u32, Vec<String>)> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: `name` is NUL-terminated; the result is read before any other lookup.
+    let entry = unsafe { libc::getgrnam(name.as_ptr()) };
+    if entry.is_null() {
+        return None;
+    }
+    let mut members = Vec::new();
+    // SAFETY: the entry is valid until the next lookup; its members are an array of strings that ends with a null.
+    unsafe {
+        let mut at = (*entry).gr_mem;
+        while let Some(member) = owned(*at) {
+            members.push(member);
+            at = at.add(1);
+        }
+        Some(((*entry).gr_gid, members))
+    }
+}
+
+/// Looks up `USER`, `USER:GROUP` or `:GROUP`. The user must be in the group.
 pub fn find_user(spec: &str) -> Result<User, UserError> {
-    let (user, group) = spec.split_once(':').map_or((spec, None), |(u, g)| (u, Some(g)));
-    // SAFETY: these calls only read ids of this process.
-    let (mut uid, mut gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    if uid != 0 {
+    let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
+    // SAFETY: reads an id of this process.
+    if unsafe { libc::geteuid() } != 0 {
         return Err(UserError::NotRoot);
     }
-    if !user.is_empty() {
-        let name = CString::new(user).map_err(|_| UserError::NoUser(user.to_string()))?;
-        // SAFETY: `name` is NUL-terminated; the result is read before any other lookup.
-        let entry = unsafe { libc::getpwnam(name.as_ptr()) };
-        if entry.is_null() {
-            return Err(UserError::NoUser(user.to_string()));
+    let (name, uid, mut gid) = user_entry(user).ok_or_else(|| UserError::NoUser(user.to_string()))?;
+    if !group.is_empty() {
+        let (id, members) = group_entry(group).ok_or_else(|| UserError::NoGroup(group.to_string()))?;
+        if id != gid && !members.contains(&name) {
+            let (spec, group) = (spec.to_string(), group.to_string());
+            return Err(UserError::NotInGroup { spec, user: name, group });
         }
-        // SAFETY: not null, and valid until the next lookup.
-        (uid, gid) = unsafe { ((*entry).pw_uid, (*entry).pw_gid) };
+        gid = id;
     }
-    if let Some(group) = group.filter(|g| !g.is_empty()) {
-        let name = CString::new(group).map_err(|_| UserError::NoGroup(group.to_string()))?;
-        // SAFETY: `name` is NUL-terminated; the result is read before any other lookup.
-        let entry = unsafe { libc::getgrnam(name.as_ptr()) };
-        if entry.is_null() {
-            return Err(UserError::NoGroup(group.to_string()));
-        }
-        // SAFETY: not null, and valid until the next lookup.
-        gid = unsafe { (*entry).gr_gid };
-    }
-    Ok(User { name: (!user.is_empty()).then(|| user.to_string()), uid, gid })
+    Ok(User { uid, gid })
 }
 
 /// CAP_NET_BIND_SERVICE, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_NET_RAW, CAP_IPC_LOCK.
@@ -360,21 +480,23 @@ struct CapData {
 /// Becomes `user`, keeping only the capabilities that a switch needs. Call it
 /// before the first thread starts.
 pub fn become_user(user: &User) -> Result<(), UserError> {
-    let name = user.name.as_ref().and_then(|n| CString::new(n.as_str()).ok());
     let mask = KEPT_CAPABILITIES.iter().fold(0, |m, c| m | 1u32 << c);
     let header = CapHeader { version: 0x2008_0522, pid: 0 };
     let data = [
-        CapData { effective: mask, permitted: mask, inheritable: mask },
+        CapData { effective: mask, permitted: mask, inheritable: 0 },
         CapData { effective: 0, permitted: 0, inheritable: 0 },
     ];
     // SAFETY: pointers are to live values of the layouts that the kernel defines
     // (version 3 of capset takes two data elements).
     unsafe {
         check(libc::prctl(libc::PR_SET_KEEPCAPS, 1))?;
-        match &name {
-            Some(name) => check(libc::initgroups(name.as_ptr(), user.gid))?,
-            None => check(libc::setgroups(0, std::ptr::null()))?,
-        };
+        // The bounding set too: no program that this one runs can get more.
+        for capability in 0..64 {
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability) < 0 {
+                break; // There are no more of them.
+            }
+        }
+        check(libc::setgroups(0, std::ptr::null()))?;
         check(libc::setresgid(user.gid, user.gid, user.gid))?;
         check(libc::setresuid(user.uid, user.uid, user.uid))?;
         check(libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) as libc::c_int)?;

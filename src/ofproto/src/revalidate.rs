@@ -314,6 +314,8 @@ impl Revalidator {
         let key = flow.key.flow();
         let known = translate_flow(&self.world, &key, now_ms, Purpose::Revalidate, out);
         if !known || has_extra(&flow.mask.mask(), &out.mask) {
+            // What it refers to must not live on until the next translation.
+            out.cache.credits.clear();
             return Verdict::Delete;
         }
         let old = flow.actions();

@@ -125,6 +125,8 @@ impl Upcall for Upcalls {
                 out.ctx = Some(Box::new(std::mem::take(&mut x.cache)));
             } else {
                 self.stats.over_limit.fetch_add(1, Ordering::Relaxed);
+                // What it refers to must not live on until the next miss.
+                x.cache.credits.clear();
             }
         });
     }
@@ -132,7 +134,9 @@ impl Upcall for Upcalls {
     fn is_sound(&self, req: &Miss<'_>, flow: &SharedFlow, actions: &[DpAction]) -> bool {
         SCRATCH.with_borrow_mut(|x| {
             let purpose = Purpose::Check;
-            agrees(&self.world, req.flow, flow, actions, req.now_ms, purpose, x).unwrap_or(true)
+            let sound = agrees(&self.world, req.flow, flow, actions, req.now_ms, purpose, x).unwrap_or(true);
+            x.cache.credits.clear();
+            sound
         })
     }
 }

@@ -344,10 +344,6 @@ fn wrong_flows_are_found_and_removed() {
     let count = infra::coverage::read("flow_self_check_failed");
     assert_eq!(count, Some(2));
     // Of another version of the tables: revalidation will tell, not the check.
-    b.add(&rule(&[(Field::EthType, 0x800), (Field::Ipv4Src, 1)], out(3)));
+    b.add(&rule(&[], out(3)));
     assert!(check(&good, &good.actions()));
-    b.dp.events.lock().push(suspect(&b, &good));
-    (0..3).for_each(|_| drop(b.sweep()));
-    assert_eq!(b.rev.flow_count(), 1);
-    assert_eq!(infra::coverage::read("flow_self_check_failed"), Some(2));
 }

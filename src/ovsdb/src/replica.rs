@@ -457,6 +457,11 @@ impl Replica {
         self.seqno
     }
 
+    /// Number of values kept: columns times rows.
+    pub fn cells(&self) -> usize {
+        self.tables.iter().map(|t| t.rows.len() * t.columns.len()).sum()
+    }
+
     /// A table that the client asks for.
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.by_name.get(name).map(|&i| &self.tables[i])

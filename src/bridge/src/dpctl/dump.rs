@@ -2,15 +2,17 @@
 //!
 //! Neighbours: the parent reads options, `show` prints a flow. Threads: main only.
 
-use super::{named, no_such_file, options, words, Options, NO_DATAPATH};
+use super::{choose, no_such_file, options, words, Options};
+use crate::backer::Backer;
 use crate::manager::Manager;
-use crate::show::{all_flows, flow_line, DumpStyle};
+use crate::show::{flow_line, DumpStyle};
 use datapath::{PmdId, SharedFlow};
 use flow::odp::split_ufid;
 use flow::{Flow, Mask, OfPort};
 use infra::command::Reply;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// What `dump-flows` is to print.
 #[derive(Default)]
@@ -23,7 +25,7 @@ struct Wanted {
 }
 
 /// The conditions stand last, each at most once but for `pmd`; of several words before them the datapath's name is none.
-fn wanted(m: &Manager, args: &[&str]) -> Result<Wanted, String> {
+fn wanted(m: &Manager, args: &[&str]) -> Result<(Arc<Backer>, Wanted), String> {
     let (options, mut rest) = options(args, 0)?;
     let mut w = Wanted { options, ..Wanted::default() };
     let (mut filter_text, mut types) = (None, None);
@@ -37,14 +39,10 @@ fn wanted(m: &Manager, args: &[&str]) -> Result<Wanted, String> {
         }
         rest = before;
     }
-    match rest {
-        [name] => named(m, name)?,
-        _ if m.datapath.is_none() => return Err(NO_DATAPATH.into()),
-        _ => {}
-    }
-    w.filter = filter_text.map(|t| filter(m, t)).transpose()?.flatten();
+    let b = choose(m, rest.first().copied().filter(|_| rest.len() == 1))?;
+    w.filter = filter_text.map(|text| filter(&b, text)).transpose()?;
     w.others = types.map(check_type).transpose()? == Some(false);
-    Ok(w)
+    Ok((b, w))
 }
 
 /// The number at the start of a text, -1 for the threads that are no PMD's.
@@ -74,14 +72,13 @@ fn check_type(kinds: &str) -> Result<bool, String> {
 }
 
 /// Ports in a filter are those of the datapath.
-fn filter(m: &Manager, text: &str) -> Result<Option<(Flow, Mask)>, String> {
-    let names = m.dp_port_names();
+fn filter(b: &Backer, text: &str) -> Result<(Flow, Mask), String> {
+    let names = b.port_names();
     let numbers = |n: &str| {
         let p = names.iter().find(|(_, name)| *name == n).map(|(p, _)| p.0);
         p.and_then(|p| u16::try_from(p).ok()).map(OfPort)
     };
     Flow::parse_given(text, &numbers)
-        .map(Some)
         .map_err(|e| format!("ovs-vswitchd: Failed to parse filter ({text}: {e})"))
 }
 
@@ -93,13 +90,13 @@ fn passes(f: &SharedFlow, (filter, given): &(Flow, Mask)) -> bool {
 }
 
 pub(super) fn dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
-    let w = wanted(m, args)?;
-    let table = m.dp_port_names();
+    let (b, w) = wanted(m, args)?;
+    let table = b.port_names();
     let style =
         DumpStyle { verbose: w.options.verbose, names: w.options.names().then_some(&table), dpctl: true };
     let now = infra::clock::now_ms().max(0) as u64;
     let mut by_pmd: BTreeMap<PmdId, Vec<String>> = BTreeMap::new();
-    for f in all_flows(m).iter().filter(|_| !w.others) {
+    for f in b.slow.flows().iter().filter(|_| !w.others) {
         let matches = w.filter.as_ref().is_none_or(|filter| passes(f, filter));
         if matches && w.pmd.is_none_or(|p| p == f.pmd) {
             by_pmd.entry(f.pmd).or_default().push(flow_line(f, &style, now));
@@ -120,13 +117,13 @@ pub(super) fn dump_flows(m: &mut Manager, args: &[&str]) -> Reply {
 
 pub(super) fn get_flow(m: &mut Manager, args: &[&str]) -> Reply {
     let (o, rest) = options(args, 1)?;
-    let rest = words(m, rest, 1)?;
+    let (b, rest) = words(m, rest, 1)?;
     let (Some(ufid), _) = split_ufid(rest.first().copied().unwrap_or_default()) else {
         return Ok("ovs-vswitchd: parsing flow ufid".into());
     };
-    let found = all_flows(m).into_iter().find(|f| f.ufid.0 == ufid.0);
+    let found = b.slow.flows().into_iter().find(|f| f.ufid.0 == ufid.0);
     let Some(f) = found else { return Err(no_such_file("getting flow")) };
-    let table = m.dp_port_names();
+    let table = b.port_names();
     let style = DumpStyle { verbose: o.verbose, names: o.names().then_some(&table), dpctl: true };
     Ok(flow_line(&f, &style, infra::clock::now_ms().max(0) as u64))
 }

@@ -2,9 +2,9 @@
 //!
 //! Neighbours: the parent reads options. Threads: main only.
 
-use super::{datapath, named, no_such_file, options, words, Options};
+use super::{choose, no_such_file, options, words, Options};
+use crate::backer::Backer;
 use crate::manager::Manager;
-use crate::show::all_flows;
 use datapath::{FlowPut, SharedFlow};
 use flow::odp::{
     parse_actions, parse_key, split_ufid, ActionError, Fit, FlowStats, KeyOptions, PortNumbers, Ufid,
@@ -46,8 +46,8 @@ pub(super) fn key(text: &str, numbers: PortNumbers) -> Result<Key, String> {
 }
 
 /// The installed flows that a packet with this key would meet, or that have the identifier.
-fn find(m: &Manager, k: &Key) -> Vec<Arc<SharedFlow>> {
-    let all = all_flows(m);
+fn find(b: &Backer, k: &Key) -> Vec<Arc<SharedFlow>> {
+    let all = b.slow.flows();
     match k.ufid {
         Some(u) => all.into_iter().filter(|f| f.ufid.0 == u.0).collect(),
         None => all.into_iter().filter(|f| f.key.flow().matches(&k.flow, &f.mask.mask())).collect(),
@@ -69,38 +69,37 @@ fn actions(text: &str) -> Result<Vec<DpAction>, String> {
         .map_err(|e: ActionError| format!("ovs-vswitchd: parsing actions ({})", e.reason()))
 }
 
-fn put(m: &Manager, k: &Key, actions: Vec<DpAction>) -> Result<(), String> {
+fn put(b: &Backer, k: &Key, actions: Vec<DpAction>) -> Result<(), String> {
     if !k.usable {
         return Err("ovs-vswitchd: updating flow table (Invalid argument)".into());
     }
-    let dp = datapath(m)?;
-    for (pmd, ..) in dp.pmd_stats() {
+    for (pmd, ..) in b.datapath.pmd_stats() {
         let put = FlowPut {
             flow: k.flow,
             mask: k.mask,
             actions: actions.clone(),
             ufid: k.ufid.map(|u| datapath::Ufid(u.0)),
-            seq: m.shared.world.seq(),
+            seq: b.world.seq(),
             ctx: None,
         };
-        dp.flow_put(pmd, put);
+        b.datapath.flow_put(pmd, put);
     }
-    settle(|| !find(m, k).is_empty());
+    settle(|| !find(b, k).is_empty());
     Ok(())
 }
 
 /// A flow whose ports may have the names of the datapath's.
-fn named_key(m: &Manager, text: &str) -> Result<Key, String> {
-    let names = m.dp_port_names();
+fn named_key(b: &Backer, text: &str) -> Result<Key, String> {
+    let names = b.port_names();
     key(text, &|n| names.iter().find(|(_, name)| *name == n).map(|(p, _)| *p))
 }
 
-fn parse_put(m: &Manager, flow: &str, actions_text: &str) -> Result<(Key, Vec<DpAction>), String> {
+fn parse_put(b: &Backer, flow: &str, actions_text: &str) -> Result<(Key, Vec<DpAction>), String> {
     if flow.starts_with("ufid:") && split_ufid(flow).0.is_none() {
         return Err("ovs-vswitchd: parsing flow ufid (Invalid argument)".into());
     }
     let bad = |e: String| format!("ovs-vswitchd: parsing flow key ({e}) (Invalid argument)");
-    let k = named_key(m, flow).map_err(bad)?;
+    let k = named_key(b, flow).map_err(bad)?;
     Ok((k, actions(actions_text)?))
 }
 
@@ -121,28 +120,27 @@ fn statistics(flows: &[Arc<SharedFlow>]) -> String {
 }
 
 /// Adds a flow that must not be there.
-fn add(m: &Manager, flow: &str, actions: &str, o: &Options) -> Reply {
-    let (k, actions) = parse_put(m, flow, actions)?;
-    if k.usable && !find(m, &k).is_empty() {
+fn add(b: &Backer, flow: &str, actions: &str, o: &Options) -> Reply {
+    let (k, actions) = parse_put(b, flow, actions)?;
+    if k.usable && !find(b, &k).is_empty() {
         return Err("ovs-vswitchd: updating flow table (File exists)".into());
     }
-    put(m, &k, actions)?;
+    put(b, &k, actions)?;
     Ok(if o.statistics { statistics(&[]) } else { String::new() })
 }
 
 /// Gives other actions to a flow that must be there, unless it may be created.
-fn modify(m: &Manager, flow: &str, actions: &str, o: &Options) -> Reply {
-    let (k, actions) = parse_put(m, flow, actions)?;
-    let found = find(m, &k);
+fn modify(b: &Backer, flow: &str, actions: &str, o: &Options) -> Reply {
+    let (k, actions) = parse_put(b, flow, actions)?;
+    let found = find(b, &k);
     if found.is_empty() {
         if !o.may_create {
             return Err(no_such_file("updating flow table"));
         }
-        put(m, &k, actions.clone())?;
+        put(b, &k, actions.clone())?;
     }
-    let dp = datapath(m)?;
     for f in &found {
-        dp.flow_set_actions(f, actions.as_slice().into());
+        b.datapath.flow_set_actions(f, actions.as_slice().into());
     }
     if o.clear && !found.is_empty() {
         // The actions are changed; counters cannot be.
@@ -154,7 +152,7 @@ fn modify(m: &Manager, flow: &str, actions: &str, o: &Options) -> Reply {
 pub(super) fn add_flow(m: &mut Manager, args: &[&str]) -> Reply {
     let (o, rest) = options(args, 2)?;
     match words(m, rest, 2)? {
-        [flow, actions, ..] => add(m, flow, actions, &o),
+        (b, [flow, actions, ..]) => add(&b, flow, actions, &o),
         _ => Err("\"dpctl/add-flow\" command requires at least 2 arguments".into()),
     }
 }
@@ -162,42 +160,40 @@ pub(super) fn add_flow(m: &mut Manager, args: &[&str]) -> Reply {
 pub(super) fn mod_flow(m: &mut Manager, args: &[&str]) -> Reply {
     let (o, rest) = options(args, 2)?;
     match words(m, rest, 2)? {
-        [flow, actions, ..] => modify(m, flow, actions, &o),
+        (b, [flow, actions, ..]) => modify(&b, flow, actions, &o),
         _ => Err("\"dpctl/mod-flow\" command requires at least 2 arguments".into()),
     }
 }
 
-fn delete(m: &Manager, flows: &[Arc<SharedFlow>]) -> Result<(), String> {
-    let dp = datapath(m)?;
-    flows.iter().for_each(|f| dp.flow_delete(f));
+fn delete(b: &Backer, flows: &[Arc<SharedFlow>]) {
+    flows.iter().for_each(|f| b.datapath.flow_delete(f));
     settle(|| {
-        let left = all_flows(m);
+        let left = b.slow.flows();
         !left.iter().any(|f| flows.iter().any(|g| Arc::ptr_eq(f, g)))
     });
-    Ok(())
 }
 
-fn remove(m: &Manager, text: &str, o: &Options) -> Reply {
+fn remove(b: &Backer, text: &str, o: &Options) -> Reply {
     let found: Vec<Arc<SharedFlow>> = match split_ufid(text) {
-        (Some(u), "") => all_flows(m).into_iter().filter(|f| f.ufid.0 == u.0).collect(),
+        (Some(u), "") => b.slow.flows().into_iter().filter(|f| f.ufid.0 == u.0).collect(),
         _ => {
-            let k = named_key(m, text).map_err(|e| format!("ovs-vswitchd: {e} (Invalid argument)"))?;
+            let k = named_key(b, text).map_err(|e| format!("ovs-vswitchd: {e} (Invalid argument)"))?;
             let same = |f: &Arc<SharedFlow>| f.mask.mask().0.words()[..] == masked(&k.mask).0.words()[..];
-            let found = find(m, &k).into_iter();
+            let found = find(b, &k).into_iter();
             found.filter(|f| k.ufid.is_some() || same(f)).collect()
         }
     };
     if found.is_empty() {
         return Err(no_such_file("deleting flow") + "\nPerhaps you need to specify a UFID?");
     }
-    delete(m, &found)?;
+    delete(b, &found);
     Ok(if o.statistics { statistics(&found) } else { String::new() })
 }
 
 pub(super) fn del_flow(m: &mut Manager, args: &[&str]) -> Reply {
     let (o, rest) = options(args, 1)?;
-    let rest = words(m, rest, 1)?;
-    remove(m, rest.first().copied().unwrap_or_default(), &o)
+    let (b, rest) = words(m, rest, 1)?;
+    remove(&b, rest.first().copied().unwrap_or_default(), &o)
 }
 
 /// The mask as a thread installs it.
@@ -233,11 +229,7 @@ fn line(text: &str, default: Verb) -> Option<(Verb, &str, &str)> {
 }
 
 /// Carries out the lines of a file; what went wrong.
-fn from_file(m: &Manager, name: &str, default: Verb) -> String {
-    let text = match read(name) {
-        Ok(text) => text,
-        Err(e) => return format!("ovs-vswitchd: Opening file \"{name}\" failed ({})", reason(&e)),
-    };
+fn from_file(b: &Backer, text: &str, default: Verb) -> String {
     let (mut out, o) = (String::new(), Options::default());
     for (i, whole) in text.lines().enumerate() {
         let text = whole.split('#').next().unwrap_or_default().trim();
@@ -246,9 +238,9 @@ fn from_file(m: &Manager, name: &str, default: Verb) -> String {
         }
         let done = match line(text, default) {
             None => Err(format!("ovs-vswitchd: Failed parsing line number {}, skipped!", i + 1)),
-            Some((Verb::Add, flow, actions)) => add(m, flow, actions, &o),
-            Some((Verb::Modify, flow, actions)) => modify(m, flow, actions, &o),
-            Some((Verb::Delete, flow, _)) => remove(m, flow, &o),
+            Some((Verb::Add, flow, actions)) => add(b, flow, actions, &o),
+            Some((Verb::Modify, flow, actions)) => modify(b, flow, actions, &o),
+            Some((Verb::Delete, flow, _)) => remove(b, flow, &o),
         };
         if let Err(e) = done {
             let _ = writeln!(out, "{e}");
@@ -258,7 +250,11 @@ fn from_file(m: &Manager, name: &str, default: Verb) -> String {
 }
 
 /// A regular file's text. There is no standard input, a directory has no lines, and a pipe would block.
-fn read(name: &str) -> std::io::Result<String> {
+fn read(name: &str) -> Result<String, String> {
+    read_text(name).map_err(|e| format!("ovs-vswitchd: Opening file \"{name}\" failed ({})", reason(&e)))
+}
+
+fn read_text(name: &str) -> std::io::Result<String> {
     use std::io::Read;
     let about = std::fs::metadata(name);
     if name == "-" || about.as_ref().is_ok_and(|m| !m.is_file()) {
@@ -275,13 +271,20 @@ fn reason(e: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_string()
 }
 
-/// The datapath's name before the file is not looked at, as there is only one.
+/// With two words the first is the datapath's name, which the original looks at only when there are several.
 fn each_of(m: &Manager, args: &[&str], verb: Verb) -> Reply {
     let (o, rest) = options(args, 1)?;
-    datapath(m)?;
+    let text = match read(rest.last().copied().unwrap_or_default()) {
+        Ok(text) => text,
+        Err(e) => return Ok(e),
+    };
+    let b = one_of(m, rest)?;
     // As in the original, with an option what has no verb is added.
-    let verb = if o.any { Verb::Add } else { verb };
-    Ok(from_file(m, rest.last().copied().unwrap_or_default(), verb))
+    Ok(from_file(&b, &text, if o.any { Verb::Add } else { verb }))
+}
+
+fn one_of(m: &Manager, rest: &[&str]) -> Result<Arc<Backer>, String> {
+    choose(m, rest.first().copied().filter(|_| rest.len() > 1 && m.shared.backers.len() > 1))
 }
 
 pub(super) fn add_flows(m: &mut Manager, args: &[&str]) -> Reply {
@@ -294,13 +297,18 @@ pub(super) fn mod_flows(m: &mut Manager, args: &[&str]) -> Reply {
 
 pub(super) fn del_flows(m: &mut Manager, args: &[&str]) -> Reply {
     let (_, rest) = options(args, 0)?;
-    match rest {
-        [] => {}
-        [dp] if named(m, dp).is_ok() => {}
-        [.., file] => return Ok(from_file(m, file, Verb::Delete)),
-    }
-    datapath(m)?;
-    delete(m, &all_flows(m)).map(|()| String::new())
+    let b = match rest {
+        [] => choose(m, None)?,
+        [name] if m.shared.backers.with_full_name(name).is_some() => choose(m, Some(name))?,
+        [.., file] => {
+            return match read(file) {
+                Ok(text) => Ok(from_file(&*one_of(m, rest)?, &text, Verb::Delete)),
+                Err(e) => Ok(e),
+            }
+        }
+    };
+    delete(&b, &b.slow.flows());
+    Ok(String::new())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Neighbours: the parent reads options, `show` prints the arguments of a device. Threads: main only.
 
-use super::{datapath, named, no_such_file, options};
+use super::{choose, no_such_file, options};
 use crate::manager::Manager;
 use crate::show::{args_text, known};
 use datapath::{Datapath, Provider, ProviderStats};
@@ -19,25 +19,24 @@ macro_rules! put {
     }};
 }
 
-/// Why there is no datapath of this name, which begins with its type unless that is `system`.
+/// Why there is no datapath of this name, which begins with its type unless that is `system`. The kernel's says it in
+/// its own way.
 fn why_not(m: &Manager, name: &str) -> &'static str {
     let (kind, name) = match name.split_once('@') {
         None | Some(("", _)) => ("system", name.trim_start_matches('@')),
         Some(parts) => parts,
     };
-    match m.class(kind) {
-        None if kind == "system" => "No such file or directory",
-        None => "Address family not supported by protocol",
-        Some(_) if m.datapath.as_ref().is_some_and(|d| d.name() == name) => "Invalid argument",
-        Some(_) => "No such device",
+    let known = m.classes.iter().any(|c| c.name == kind);
+    match known {
+        false if kind == "system" => "No such file or directory",
+        false => "Address family not supported by protocol",
+        true if m.shared.backers.called(name).is_some() => "Invalid argument",
+        true => "No such device",
     }
 }
 
 fn open(m: &Manager, name: &str) -> Result<Arc<Datapath>, &'static str> {
-    match &m.datapath {
-        Some(dp) if dp.full_name() == name => Ok(dp.clone()),
-        _ => Err(why_not(m, name)),
-    }
+    m.shared.backers.with_full_name(name).map(|b| b.datapath.clone()).ok_or_else(|| why_not(m, name))
 }
 
 fn open_dp(m: &Manager, name: &str) -> Result<Arc<Datapath>, String> {
@@ -52,10 +51,11 @@ fn with_dp<'a, 'b>(m: &Manager, args: &'a [&'b str]) -> Result<(Arc<Datapath>, &
 }
 
 pub(super) fn dump_dps(m: &mut Manager, _: &[&str]) -> Reply {
-    Ok(m.datapath.iter().map(|d| format!("{}\n", d.full_name())).collect())
+    let all = m.shared.backers.by_class(&m.classes);
+    Ok(all.iter().map(|b| format!("{}\n", b.datapath.full_name())).collect())
 }
 
-/// There is one datapath, which the bridges make.
+/// The bridges make the datapaths, one for each type.
 pub(super) fn add_dp(m: &mut Manager, args: &[&str]) -> Reply {
     let (_, rest) = options(args, 0)?;
     let name = rest.first().copied().unwrap_or_default();
@@ -81,8 +81,9 @@ pub(super) fn show(m: &mut Manager, args: &[&str]) -> Reply {
             Err(why) => put!(errors, "ovs-vswitchd: opening datapath {name} failed ({why})\n"),
         }
     }
-    if let (true, Some(dp)) = (rest.is_empty(), &m.datapath) {
-        one(&mut out, dp, o.statistics);
+    if rest.is_empty() {
+        let all = m.shared.backers.by_class(&m.classes);
+        all.iter().for_each(|b| one(&mut out, &b.datapath, o.statistics));
     }
     if errors.is_empty() {
         return Ok(out);
@@ -92,11 +93,7 @@ pub(super) fn show(m: &mut Manager, args: &[&str]) -> Reply {
 
 fn one(out: &mut String, dp: &Datapath, stats: bool) {
     let ProviderStats { hit, missed, lost, flows } = dp.stats();
-    put!(
-        out,
-        "{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {flows}\n",
-        dp.full_name()
-    );
+    put!(out, "{}:\n  lookups: hit:{hit} missed:{missed} lost:{lost}\n  flows: {flows}\n", dp.full_name());
     for p in dp.ports() {
         let n = p.netdev.as_ref();
         match n.dpif_type() {
@@ -148,8 +145,7 @@ fn port_statistics(out: &mut String, n: &dyn Netdev) {
 /// Nothing is offloaded to hardware.
 pub(super) fn offload_stats(m: &mut Manager, args: &[&str]) -> Reply {
     let (_, rest) = options(args, 0)?;
-    rest.first().map_or(Ok(()), |name| named(m, name))?;
-    datapath(m)?;
+    choose(m, rest.first().copied())?;
     Err("ovs-vswitchd: retrieving offload statistics (Invalid argument)".into())
 }
 
@@ -162,7 +158,7 @@ pub(super) fn cache_sizes(m: &mut Manager, args: &[&str]) -> Reply {
     let (_, rest) = options(args, 0)?;
     let dp = match rest.first() {
         Some(name) => open_cached(m, name)?,
-        None => datapath(m)?,
+        None => choose(m, None)?.datapath.clone(),
     };
     Ok(format!("{}:\n", dp.full_name()))
 }

@@ -1,7 +1,7 @@
 //! `-v`, `vlog/set`, `vlog/list`, `vlog/list-pattern`, `vlog/reopen`,
 //! `vlog/close`, `vlog/enable-rate-limit`, `vlog/disable-rate-limit`.
 
-use super::sink::{self, SINKS};
+use super::sink::SINKS;
 use super::{pattern, registry, Destination, Level};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -36,14 +36,12 @@ pub enum VlogError {
     /// `vlog/reopen` without a log file.
     #[error("Logging to file not configured")]
     NoFile,
-    /// The log file cannot be opened.
-    #[error("failed to open {path} for logging: {reason}")]
-    Open {
-        /// The file.
-        path: String,
-        /// The system's reason.
-        reason: String,
-    },
+    /// The log file cannot be opened: the system's reason.
+    #[error("{0}")]
+    Open(String),
+    /// The worker process does not take the request.
+    #[error("{0}")]
+    Worker(String),
     /// A syslog method or target that cannot be used.
     #[error("unsupported syslog method or target: {0}")]
     BadSyslog(String),
@@ -175,18 +173,6 @@ pub fn list_patterns() -> String {
     out
 }
 
-/// Opens the log file anew, after it was moved away.
-pub fn reopen() -> Result<(), VlogError> {
-    let path = sink::log_file().ok_or(VlogError::NoFile)?;
-    sink::close_file();
-    sink::set_log_file(&path)
-}
-
-/// Closes the log file, if it is open.
-pub fn close() {
-    sink::close_file();
-}
-
 /// Makes rate limits count, or not, for the named modules (for all if none or
 /// `any` is named).
 pub fn set_rate_limits(modules: &[&str], enabled: bool) -> Result<(), VlogError> {
@@ -236,23 +222,5 @@ mod tests {
         assert!(list_patterns()
             .contains("\nSYSLOG   <%B> %D{%h %e %T} %E %A:          ovs|%05N|%c%T|%p|%m\nCONSOLE  none  "));
         assert_eq!(set_rate_limits(&["foo"], false), Err(VlogError::UnknownModule));
-    }
-
-    #[test]
-    fn file_is_opened_closed_and_reopened() {
-        static LOG: Module = Module::new("test_file");
-        let path = std::env::temp_dir().join(format!("vlog-test-{}.log", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        sink::set_log_file(&path).unwrap();
-        crate::err!(LOG, "first {}", 1);
-        close();
-        crate::err!(LOG, "lost");
-        reopen().unwrap();
-        crate::err!(LOG, "second");
-        close();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let _ = std::fs::remove_file(&path);
-        assert!(text.contains("|test_file|ERR|first 1\n"), "{text}");
-        assert!(text.contains("|test_file|ERR|second\n") && !text.contains("lost"), "{text}");
     }
 }

@@ -6,18 +6,20 @@
 //! off. Any thread may log, except PMDs: [`forbid_on_this_thread`] guards that.
 //!
 //! Neighbours: `names` knows the module names, `control` the texts of the
-//! `vlog/…` commands and `-v`, `pattern` the line formats, `sink` the outputs,
-//! `limit` the token buckets.
+//! `vlog/…` commands and `-v`, `pattern` the line formats, `sink` the outputs, `file` the
+//! log file, `limit` the token buckets.
 
 mod control;
+mod file;
 mod limit;
 mod names;
 mod pattern;
 mod sink;
 
-pub use control::{close, list, list_patterns, reopen, set, set_rate_limits, VlogError};
+pub use control::{list, list_patterns, set, set_rate_limits, VlogError};
+pub use file::{close, delegate, reopen, set_log_file, set_owner, take_back, worker_jobs, Opening};
 pub use limit::RateLimit;
-pub use sink::{log_file, set_log_file, set_syslog_method, set_syslog_target};
+pub use sink::{log_file, set_syslog_method, set_syslog_target};
 
 use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};

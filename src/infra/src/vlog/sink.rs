@@ -1,18 +1,15 @@
 //! Outputs of the log: console, file, syslog. One lock, held for one line.
 
+use super::file::LogFile;
 use super::pattern::{self, Context, Record};
-use super::{Destination, Level, Module, VlogError};
+use super::{Destination, Level, VlogError};
 use parking_lot::Mutex;
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::UdpSocket;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
-
-static LOG: Module = Module::new("vlog");
 
 enum Syslog {
     Null,
@@ -25,8 +22,8 @@ pub(super) struct Sinks {
     pub patterns: [Option<String>; 3],
     /// Facility that `FACILITY:` set, shifted as in a PRI.
     pub facility: Option<i32>,
-    path: Option<PathBuf>,
-    file: Option<File>,
+    pub path: Option<PathBuf>,
+    pub file: LogFile,
     syslog: Option<Syslog>,
     target: Option<UdpSocket>,
 }
@@ -35,7 +32,7 @@ pub(super) static SINKS: Mutex<Sinks> = Mutex::new(Sinks {
     patterns: [None, None, None],
     facility: None,
     path: None,
-    file: None,
+    file: LogFile::new(),
     syslog: None,
     target: None,
 });
@@ -70,12 +67,12 @@ pub(super) fn emit(record: &Record<'_>, wanted: impl Fn(Destination) -> bool) {
         line.push('\n');
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
-    if wanted(Destination::File) && sinks.file.is_some() {
-        let mut line = pattern::format(sinks.pattern(Destination::File), record, &context);
-        line.push('\n');
-        if let Some(file) = &mut sinks.file {
-            let _ = file.write_all(line.as_bytes());
-        }
+    if wanted(Destination::File) && sinks.file.is_open() {
+        let pattern = sinks.pattern(Destination::File).to_string();
+        let format = |record: &Record<'_>| pattern::format(&pattern, record, &context) + "\n";
+        let about_lost =
+            |message: &str| format(&Record { module: "vlog", level: Level::Warn, message, ..*record });
+        sinks.file.write(&format(record), about_lost);
     }
     if wanted(Destination::Syslog) {
         sinks.send_syslog(record, &context);
@@ -177,42 +174,4 @@ pub fn set_syslog_target(target: &str) -> Result<(), VlogError> {
 /// The log file that was chosen, open or not.
 pub fn log_file() -> Option<PathBuf> {
     SINKS.lock().path.clone()
-}
-
-/// Opens `path` as the log file and says so in it.
-pub fn set_log_file(path: &Path) -> Result<(), VlogError> {
-    let opened = open(path);
-    let mut sinks = SINKS.lock();
-    sinks.path = Some(path.to_path_buf());
-    match opened {
-        Ok(file) => {
-            let old = sinks.file.replace(file);
-            drop(sinks);
-            drop(old);
-            crate::info!(LOG, "opened log file {}", path.display());
-            Ok(())
-        }
-        Err(error) => {
-            drop(sinks);
-            let error = VlogError::Open {
-                path: path.display().to_string(),
-                reason: super::control::strerror(&error),
-            };
-            crate::warn!(LOG, "{error}");
-            Err(error)
-        }
-    }
-}
-
-fn open(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
-}
-
-/// Closes the log file after a last line in it.
-pub(super) fn close_file() {
-    if SINKS.lock().file.is_none() {
-        return;
-    }
-    crate::info!(LOG, "closing log file");
-    SINKS.lock().file = None;
 }

@@ -280,6 +280,8 @@ impl<'a, 'o> Ctx<'a, 'o> {
             if !self.may_receive(OfPort(self.flow.in_port as u16)) {
                 // It counts for the rule it meets, and goes nowhere.
                 if let Some(rule) = self.lookup(0) {
+                    self.trace_rule(0, Some(&rule), false);
+                    self.trace_leave();
                     self.out.cache.credits.push(cache::Credit::Rule(rule));
                 }
                 return;

@@ -59,7 +59,7 @@ impl Ctx<'_, '_> {
         }
     }
 
-    fn trace_rule(&mut self, table: u8, found: Option<&crate::rule::Rule>, miss: bool) {
+    pub(super) fn trace_rule(&mut self, table: u8, found: Option<&crate::rule::Rule>, miss: bool) {
         if self.trace.is_none() {
             return;
         }

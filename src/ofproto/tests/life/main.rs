@@ -5,6 +5,7 @@
 //! `VSWITCH_LIFE_SECONDS` says how long each of the tests lasts, `VSWITCH_LIFE_SEED` where random numbers begin,
 //! `VSWITCH_LIFE_STEPS` how long a history is.
 
+mod loose;
 mod ops;
 #[path = "../soundness/packets.rs"]
 #[allow(dead_code)]
@@ -49,14 +50,7 @@ fn nothing_differs_from_translation_from_scratch() {
     while seed == first || begin.elapsed() < duration() {
         match twin::run(&twin::history(seed, steps)) {
             Ok((p, h)) => (packets, hits) = (packets + p, hits + h),
-            Err((at, e)) => {
-                let mut ops = twin::history(seed, steps);
-                ops.truncate(at + 1);
-                let ops = twin::shrink(ops);
-                let e = twin::run(&ops).err().map_or(e, |(_, e)| e);
-                let lines: String = ops.iter().map(|o| format!("{o:?}\n")).collect();
-                panic!("seed {seed}, step {at}: {e}\nsmallest history:\n{lines}");
-            }
+            Err((at, e)) => fail(seed, at, e, steps),
         }
         seed += 1;
     }
@@ -64,23 +58,33 @@ fn nothing_differs_from_translation_from_scratch() {
     assert!(hits * 4 > packets, "{hits} of {packets} packets met a megaflow: too few to show anything");
 }
 
+/// Shows the shortest history in which `e`, which came at step `at` of the history of `seed`, is found.
+fn fail(seed: u64, at: usize, e: String, steps: usize) -> ! {
+    let mut ops = twin::history(seed, steps);
+    ops.truncate(at + 1);
+    let ops = twin::shrink(ops);
+    let e = twin::run(&ops).err().map_or(e, |(_, e)| e);
+    let lines: String = ops.iter().map(|o| format!("{o:?}\n")).collect();
+    panic!("seed {seed}, step {at}: {e}\nsmallest history:\n{lines}");
+}
+
 /// One switch through all the time: what grows with its age would show.
 #[test]
 fn a_long_life_leaves_nothing() {
     quiet();
-    let seed = variable("VSWITCH_LIFE_SEED", 1);
-    let mut source = ops::Source::new(seed ^ 0x1000, false);
+    let seed = variable("VSWITCH_LIFE_SEED", 1) ^ 0x1000;
+    let mut source = ops::Source::new(seed, false);
     let mut pair = twin::Pair::new();
-    let (begin, mut step, mut warm) = (Instant::now(), 0u64, None);
+    let (begin, mut step, mut warm) = (Instant::now(), 0, None);
     while begin.elapsed() < duration() {
         let op = source.next();
-        pair.step(&op).unwrap_or_else(|e| panic!("seed {seed}, step {step}, {op:?}: {e}"));
+        pair.step(&op).unwrap_or_else(|e| fail(seed, step, e, step + 1));
         step += 1;
         if warm.is_none() && begin.elapsed() > duration() / 4 {
             warm = Some(memory());
         }
     }
-    pair.finish().unwrap_or_else(|e| panic!("seed {seed}, at the end: {e}"));
+    pair.finish().unwrap_or_else(|e| fail(seed, step, e, step));
     let (warm, end) = (warm.unwrap_or_else(memory), memory());
     println!("{step} events, {} packets, {} hits; memory {warm} then, {end} now", pair.packets, pair.hits);
     let t = pair.real.totals();

@@ -4,7 +4,7 @@
 use crate::ops::{NewRule, Op, Vlans, DEVICES, PATCH};
 use crate::packets::Spec;
 use crate::rules::N_TABLES;
-use datapath::{Datapath, DpConfig, DpOptions, PmdStats, Upcall};
+use datapath::{Datapath, DpConfig, DpOptions, PmdStats, SharedFlow, Upcall};
 use flow::extract::{extract_flow, PktMetadata};
 use flow::{DpPort, OfPort};
 use infra::cpu::{CoreId, NumaId, Topology};
@@ -14,6 +14,7 @@ use netdev::Netdev;
 use ofproto::flow_mod::FlowTable;
 use ofproto::mac_learning::MacKey;
 use ofproto::packet_in::{self, FromDatapath};
+use ofproto::slowpath::SlowPath;
 use ofproto::snapshot::{flood_order, Fragments, PortConfig, PortCounters, VlanSet};
 use ofproto::{
     BridgeId, BridgeView, BundleId, BundleView, MacLearning, PortView, RevalidateConfig, Revalidator, Rule,
@@ -67,13 +68,44 @@ pub struct Side {
     pub world: Arc<World>,
     pub upcalls: Arc<Upcalls>,
     pub dp: Arc<Datapath>,
-    pub rev: Revalidator,
+    pub sweeps: Sweeps,
     pub bridges: [Bridge; 2],
-    clock: Arc<AtomicU64>,
+    /// The test's clock; with threads the real one.
+    clock: Option<Arc<AtomicU64>>,
     next_bundle: u32,
     next_cookie: u64,
     /// What came out since it was last taken: frames by bridge and port, packet-ins, removed rules.
     pub out: Vec<String>,
+}
+
+/// Who looks after flows: the test itself, or threads.
+pub enum Sweeps {
+    Own(Revalidator),
+    Threads(Arc<SlowPath>),
+}
+
+impl Sweeps {
+    pub fn push_stats(&self) {
+        match self {
+            Sweeps::Own(r) => r.push_stats(),
+            Sweeps::Threads(s) => s.push_stats(),
+        }
+    }
+
+    pub fn flows(&self) -> Vec<Arc<SharedFlow>> {
+        match self {
+            Sweeps::Own(r) => r.flows(),
+            Sweeps::Threads(s) => s.flows(),
+        }
+    }
+
+    /// The revalidator that the test drives.
+    pub fn own(&self) -> &Revalidator {
+        match self {
+            Sweeps::Own(r) => r,
+            Sweeps::Threads(_) => panic!("sweeps are done by threads here"),
+        }
+    }
 }
 
 /// Cores of the made-up machine.
@@ -96,6 +128,25 @@ impl Side {
         let dp = Datapath::new("ovs-netdev", wrap(&world, &upcalls), options).expect("a datapath");
         dp.set_config(config(3, 1)).expect("cores");
         let rev = Revalidator::new(world.clone(), upcalls.clone(), dp.clone());
+        Side::over(world, upcalls, dp, (Sweeps::Own(rev), Some(clock)))
+    }
+
+    /// One whose datapath and revalidators have threads, and whose clock is the machine's.
+    pub fn with_threads() -> (Side, Arc<SlowPath>) {
+        let world = Arc::new(World::new());
+        let slow = SlowPath::new(world.clone());
+        let dp = Datapath::new("ovs-netdev", slow.upcall(), DpOptions::default()).expect("a datapath");
+        slow.start(dp.clone());
+        let upcalls = Arc::new(Upcalls::new(world.clone()));
+        (Side::over(world, upcalls, dp, (Sweeps::Threads(slow.clone()), None)), slow)
+    }
+
+    fn over(
+        world: Arc<World>,
+        upcalls: Arc<Upcalls>,
+        dp: Arc<Datapath>,
+        (sweeps, clock): (Sweeps, Option<Arc<AtomicU64>>),
+    ) -> Side {
         let bridge = |id: u32| {
             let mut b = Bridge {
                 id: BridgeId(id),
@@ -115,7 +166,7 @@ impl Side {
             world,
             upcalls,
             dp,
-            rev,
+            sweeps,
             bridges: [bridge(1), bridge(2)],
             clock,
             next_bundle: 1,
@@ -132,7 +183,10 @@ impl Side {
     }
 
     pub fn now(&self) -> u64 {
-        self.clock.load(Ordering::Relaxed)
+        match &self.clock {
+            Some(c) => c.load(Ordering::Relaxed),
+            None => infra::clock::now_ms().max(0) as u64,
+        }
     }
 
     fn add_patch(&mut self, b: usize) {
@@ -239,7 +293,7 @@ impl Side {
                 self.world.bump();
             }
         }
-        self.rev.push_stats();
+        self.sweeps.push_stats();
         for (i, b) in self.bridges.iter_mut().enumerate() {
             let mut removed: Vec<String> = b
                 .flows
@@ -320,8 +374,10 @@ impl Side {
             }
             Op::DeleteAll { bridge } => self.flow_mod(*bridge, &blank(FlowModCommand::Delete)),
             Op::Warp(ms) => {
-                self.clock.fetch_add(*ms, Ordering::Relaxed);
-                self.rev.push_stats();
+                if let Some(c) = &self.clock {
+                    c.fetch_add(*ms, Ordering::Relaxed);
+                }
+                self.sweeps.push_stats();
                 let now = self.now();
                 self.bridges.iter_mut().for_each(|b| b.flows.expire(now));
                 self.tables_changed();
@@ -432,31 +488,37 @@ impl Side {
     pub fn io(&mut self) {
         let mut quiet = 0;
         while quiet < 3 {
-            let mut ups = Vec::new();
-            let n = self.dp.step() + self.dp.drain_userspace(1024, &mut |p| ups.push(p));
+            let n = self.dp.step() + self.packets_up();
             quiet = if n == 0 { quiet + 1 } else { 0 };
-            for up in ups {
-                let now = self.now();
-                if let FromDatapath::PacketIn(p) = packet_in::handle(&self.world, &self.dp, up, now) {
-                    self.out.push(format!(
-                        "packet-in bridge {} port {} table {} cookie {:#x} {:?} controller {} {} {:x?}",
-                        p.bridge.0,
-                        p.in_port,
-                        p.table_id,
-                        p.cookie,
-                        p.reason,
-                        p.controller_id,
-                        hex(p.packet.data()),
-                        p.metadata.regs
-                    ));
-                }
-            }
         }
         self.collect();
     }
 
+    /// Handles what came up; gives the number of packets.
+    pub fn packets_up(&mut self) -> usize {
+        let mut ups = Vec::new();
+        let n = self.dp.drain_userspace(1024, &mut |p| ups.push(p));
+        for up in ups {
+            let now = self.now();
+            if let FromDatapath::PacketIn(p) = packet_in::handle(&self.world, &self.dp, up, now) {
+                self.out.push(format!(
+                    "packet-in bridge {} port {} table {} cookie {:#x} {:?} controller {} {} {:x?}",
+                    p.bridge.0,
+                    p.in_port,
+                    p.table_id,
+                    p.cookie,
+                    p.reason,
+                    p.controller_id,
+                    hex(p.packet.data()),
+                    p.metadata.regs
+                ));
+            }
+        }
+        n
+    }
+
     /// Takes what was sent.
-    fn collect(&mut self) {
+    pub fn collect(&mut self) {
         for (i, b) in self.bridges.iter().enumerate() {
             for (no, p) in &b.ports {
                 let frames = p.dev.as_ref().map(|d| d.take()).unwrap_or_default();
@@ -470,7 +532,7 @@ impl Side {
         for n in 1..50 {
             let seq = self.world.seq();
             let now = self.now();
-            let report = self.rev.sweep(now, &mut || 1);
+            let report = self.sweeps.own().sweep(now, &mut || 1);
             self.io();
             if self.world.seq() == seq && report.expired + report.deleted == 0 {
                 return n;
@@ -485,7 +547,7 @@ impl Side {
 
     /// Counters. Those of flows are pushed before.
     pub fn state(&self) -> State {
-        self.rev.push_stats();
+        self.sweeps.push_stats();
         let mut s = State::default();
         let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
         for (i, b) in self.bridges.iter().enumerate() {
@@ -528,13 +590,13 @@ impl Side {
 
     /// What is left over: megaflows, ukeys, recirculation ids.
     pub fn leftovers(&self) -> (usize, usize, usize) {
-        (self.dp.flow_count(), self.rev.flow_count(), self.world.recirc().len())
+        (self.dp.flow_count(), self.sweeps.flows().len(), self.world.recirc().len())
     }
 
     /// Applies the revalidator's settings.
     pub fn revalidation(&self, max_idle_ms: u64, flow_limit: usize) {
         let c = RevalidateConfig { max_idle_ms, flow_limit, ..RevalidateConfig::default() };
-        self.rev.set_config(c);
+        self.sweeps.own().set_config(c);
     }
 }
 

@@ -141,12 +141,12 @@ impl Pair {
             Op::PacketOut { .. } if !self.defined() => {}
             Op::Pause => self.paused = self.paused.or(Some(self.twin.world.seq())),
             Op::Resume => self.paused = None,
-            Op::Purge => self.real.rev.purge(),
+            Op::Purge => self.real.sweeps.own().purge(),
             Op::Limit(n) => self.real.upcalls.set_flow_limit(*n),
             Op::Revalidation { max_idle, flow_limit } => self.real.revalidation(*max_idle, *flow_limit),
             Op::Megaflows(on) => {
                 self.real.upcalls.set_megaflows(*on);
-                self.real.rev.purge();
+                self.real.sweeps.own().purge();
             }
             other => {
                 self.misses.lock().clear();

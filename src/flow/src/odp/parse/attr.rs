@@ -135,7 +135,9 @@ const KINDS: [(&str, Reader); 27] = [
     ("packet_type", |s, a, _| packet_type(s, a)),
     ("eth", of_addresses),
     ("vlan", |s, a, _| vlan(s, a)),
-    ("eth_type", |s, a, _| Some((a.flow.dl_type, a.mask.dl_type) = any_mask(s, |s| s.num(0xffff)).map(be16)?)),
+    ("eth_type", |s, a, _| {
+        Some((a.flow.dl_type, a.mask.dl_type) = any_mask(s, |s| s.num(0xffff)).map(be16)?)
+    }),
     ("mpls", |s, a, _| mpls(s, a)),
     ("ipv4", of_addresses),
     ("ipv6", of_addresses),

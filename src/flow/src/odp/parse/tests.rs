@@ -235,7 +235,9 @@ fn actions_round_trip() {
     assert_eq!(printed("recirc(31),recirc(-1)"), "recirc(0x1f),recirc(0xffffffff)");
     assert_eq!(printed("userspace(pid=0,slow_path(lacp|stp))"), "userspace(pid=0,slow_path(lacp,stp))");
     assert_eq!((printed("clone()"), printed("4294967297")), ("clone(drop)".into(), "1".into()));
-    for bad in ["recirc(0x5)", "1,drop", "clone(drop)", " drop", "hash(l4(0))", "push_vlan(pcp=1)", "clone(1x)"] {
+    for bad in
+        ["recirc(0x5)", "1,drop", "clone(drop)", " drop", "hash(l4(0))", "push_vlan(pcp=1)", "clone(1x)"]
+    {
         let e = parse_actions(bad, &names).unwrap_err();
         assert_eq!(e.reason(), "Invalid argument", "{bad}");
     }
