@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attacks;
 mod backers;
 mod bad_input;
 mod control;
