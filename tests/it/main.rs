@@ -19,6 +19,7 @@ mod harness;
 #[allow(dead_code)]
 mod lab;
 mod lifecycle;
+mod megaflows;
 mod openflow;
 mod ports;
 mod replay;

@@ -356,10 +356,21 @@ fn upcall_show(m: &mut Manager, _: &[&str]) -> Reply {
     Ok(m.shared.backers.iter().map(|b| b.slow.show()).collect())
 }
 
+/// What atoi(3) makes of a text, as an unsigned number: 0 of what is none, the low bits of what is too large.
+fn atoi(text: &str) -> u32 {
+    let text = text.trim_start();
+    let end = text.char_indices().find(|(i, c)| !(c.is_ascii_digit() || *i == 0 && matches!(c, '+' | '-')));
+    let number = &text[..end.map_or(text.len(), |(i, _)| i)];
+    let huge = if number.starts_with('-') { i64::MIN } else { i64::MAX };
+    match number.parse::<i64>() {
+        Ok(n) => n as u32,
+        Err(_) if number.len() > 18 => huge as u32,
+        Err(_) => 0,
+    }
+}
+
 fn set_flow_limit(m: &mut Manager, args: &[&str]) -> Reply {
-    // As atoi(3): what is no number is 0.
-    let digits: String = args[0].chars().take_while(char::is_ascii_digit).collect();
-    let limit = digits.parse::<u32>().unwrap_or(if digits.is_empty() { 0 } else { u32::MAX });
+    let limit = atoi(args[0]);
     m.shared.backers.iter().for_each(|b| b.slow.set_flow_limit(limit));
     Ok(format!("set flow_limit to {limit}\n"))
 }
