@@ -21,6 +21,7 @@ mod lab;
 mod lifecycle;
 mod megaflows;
 mod openflow;
+mod poll_mode;
 mod ports;
 mod replay;
 mod tidy;
