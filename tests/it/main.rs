@@ -24,6 +24,7 @@ mod openflow;
 mod poll_mode;
 mod ports;
 mod replay;
+mod service;
 mod tidy;
 mod trace;
 mod usage;

@@ -232,6 +232,11 @@ impl SlowPath {
         self.upcalls.set_flow_limit(limit as usize);
     }
 
+    /// `other_config:flow-restore-wait`: packets without a flow are dropped for now.
+    pub fn set_restoring(&self, on: bool) {
+        self.upcalls.set_restoring(on);
+    }
+
     /// `upcall/disable-megaflows|enable-megaflows`. Flows made the other way are removed.
     pub fn set_megaflows(&self, on: bool) {
         if self.upcalls.megaflows() != on {
