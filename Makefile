@@ -2,13 +2,19 @@
 # make test    formatting, lints, every test
 # make build   target/release/ovs-vswitchd
 # make bench   component benchmarks
+# make install binary, service files and manual page into Debian's places (DESTDIR=...)
 # make deps    installs with apt-get what is missing
 # make fmt     formats the sources
 # make lint    formatting and lints only
 
 CARGO ?= cargo
 
-.PHONY: demo test build bench deps fmt lint
+# Beside the programs of Debian's packages, so that update-alternatives chooses one of them for /usr/sbin/ovs-vswitchd.
+libdir = /usr/lib/openvswitch-switch-pmd
+scripts = /usr/share/openvswitch/scripts
+BINARY ?= target/release/ovs-vswitchd
+
+.PHONY: demo test build install bench deps fmt lint
 
 demo:
 	@./demo/demo.sh
@@ -18,6 +24,17 @@ test: lint
 
 build:
 	$(CARGO) build --release --locked
+
+install:
+	@test -x $(BINARY) || { echo "make install: $(BINARY) is not there: run make build first, as the user who builds" >&2; exit 1; }
+	install -D -m 755 $(BINARY) $(DESTDIR)$(libdir)/ovs-vswitchd
+	install -D -m 755 hugepage-setup.sh $(DESTDIR)$(scripts)/hugepage-setup.sh
+	install -D -m 755 service/vswitch-ctl $(DESTDIR)$(scripts)/vswitch-ctl
+	install -D -m 644 service/vswitch.service $(DESTDIR)/lib/systemd/system/vswitch.service
+	install -D -m 644 man/ovs-vswitchd.8 $(DESTDIR)/usr/share/man/man8/ovs-vswitchd-pmd.8
+	test -e $(DESTDIR)/etc/logrotate.d/openvswitch-switch || \
+	  install -D -m 644 service/logrotate $(DESTDIR)/etc/logrotate.d/openvswitch-switch
+	@echo "to use it: update-alternatives --install /usr/sbin/ovs-vswitchd ovs-vswitchd $(libdir)/ovs-vswitchd 200"
 
 bench:
 	$(CARGO) bench --workspace --locked

@@ -3,12 +3,12 @@
 
 use crate::harness::{wait_until, Harness, Output, Setup, Which};
 
-fn daemon(which: Which, mode: &str) -> Harness {
+pub fn daemon(which: Which, mode: &str) -> Harness {
     Setup::new(which).args(&[mode, "--disable-system", "--disable-system-route"]).up()
 }
 
 /// A bridge with dummy ports p1 to pN, its clock stopped.
-fn bridge(h: &Harness, ports: u32) {
+pub fn bridge(h: &Harness, ports: u32) {
     h.vsctl(&["add-br", "br0", "--", "set", "bridge", "br0", "fail-mode=secure", "datapath_type=dummy"]);
     for i in 1..=ports {
         let (p, no) = (format!("p{i}"), format!("ofport_request={i}"));
@@ -24,7 +24,7 @@ fn ours() -> Harness {
 }
 
 /// A packet of a connection of its own into p1.
-fn packet(h: &Harness, n: u32) {
+pub fn packet(h: &Harness, n: u32) {
     let flow = format!(
         "in_port(1),eth(src=50:54:00:00:00:{n:02x},dst=50:54:00:00:00:99),eth_type(0x0800),\
          ipv4(src=10.0.0.{n},dst=10.0.0.99,proto=17,ttl=64),udp(src=1,dst=2)"
@@ -32,7 +32,7 @@ fn packet(h: &Harness, n: u32) {
     h.appctl(&["netdev-dummy/receive", "p1", &flow]);
 }
 
-fn flows(h: &Harness) -> Vec<String> {
+pub fn flows(h: &Harness) -> Vec<String> {
     let text = h.appctl(&["dpctl/dump-flows"]);
     let mut all: Vec<String> =
         text.lines().filter(|l| !l.starts_with("flow-dump")).map(str::to_string).collect();
@@ -40,7 +40,7 @@ fn flows(h: &Harness) -> Vec<String> {
     all
 }
 
-fn settle(h: &Harness) {
+pub fn settle(h: &Harness) {
     h.appctl(&["revalidator/wait"]);
 }
 
@@ -234,6 +234,12 @@ const SIDE_BY_SIDE: &[&str] = &[
     "o|add-flow|br0|in_port=3,actions=1",
     "a|netdev-dummy/receive|p3|in_port(1),eth(),eth_type(0x1235)",
     "s|dpctl/dump-flows",
+    "a|upcall/set-flow-limit|7x",
+    "a|upcall/set-flow-limit|abc",
+    "a|upcall/set-flow-limit|-1",
+    "a|upcall/set-flow-limit|5000000000",
+    "a|upcall/set-flow-limit|99999999999999999999",
+    "a|upcall/set-flow-limit",
     "a|time/warp|0",
     "a|time/warp|x",
     "a|time/warp|100|10",

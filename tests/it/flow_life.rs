@@ -1,6 +1,6 @@
 //! The life of datapath flows: they come with a packet, follow the tables and what was learned, and leave.
 
-use crate::harness::wait_until;
+use crate::harness::{wait_until, Setup, Which};
 use crate::lab::{ports, udp, Lab};
 
 #[test]
@@ -117,4 +117,25 @@ fn more_flows_than_the_limit() {
     }
     let show = lab.h.appctl(&["upcall/show"]);
     assert!(show.contains("(limit 20)"), "{show}");
+}
+
+/// With `flow-restore-wait` a started daemon forwards nothing until the tables are restored; set later it does nothing.
+#[test]
+fn flows_are_restored_before_packets_pass() {
+    let wait = ["set", "Open_vSwitch", ".", "other_config:flow-restore-wait=true"];
+    let mut lab = Lab::with(Setup::new(Which::Ours).vsctl(&wait), 2);
+    assert_eq!(ports(&lab.send(1, &udp(1, 2, 1, 2))), [0; 0]);
+    lab.h.ofctl(&["replace-flows", "br0", &flow_file(&lab, "in_port=1,actions=output:2\n")]);
+    assert_eq!(ports(&lab.send(1, &udp(1, 2, 1, 2))), [0; 0]);
+    lab.h.vsctl(&["set", "Open_vSwitch", ".", "other_config:flow-restore-wait=false"]);
+    assert_eq!(ports(&lab.send(1, &udp(1, 2, 1, 2))), [2]);
+    assert_eq!(ports(&lab.send(2, &udp(2, 1, 1, 2))), [0; 0]);
+    lab.h.vsctl(&wait);
+    assert_eq!(ports(&lab.send(1, &udp(1, 2, 3, 4))), [2]);
+}
+
+fn flow_file(lab: &Lab, text: &str) -> String {
+    let path = lab.h.path("flows.txt");
+    std::fs::write(&path, text).expect("a file");
+    path.display().to_string()
 }

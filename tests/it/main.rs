@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attacks;
 mod backers;
 mod bad_input;
 mod control;
@@ -18,9 +19,12 @@ mod harness;
 #[allow(dead_code)]
 mod lab;
 mod lifecycle;
+mod megaflows;
 mod openflow;
+mod poll_mode;
 mod ports;
 mod replay;
+mod service;
 mod tidy;
 mod trace;
 mod usage;

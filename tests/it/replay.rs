@@ -12,12 +12,13 @@ use std::time::Duration;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+/// Keeps other tests with poll-mode threads away.
+pub fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Settings with which DPDK starts without hugepages and devices.
-fn dpdk() -> (MutexGuard<'static, ()>, Setup) {
+pub fn dpdk() -> (MutexGuard<'static, ()>, Setup) {
     let guard = alone();
     let extra = format!(
         "other_config:dpdk-extra=\"--no-pci --no-huge -m 128 --no-shconf --file-prefix=it{}\"",
@@ -34,7 +35,8 @@ fn dpdk() -> (MutexGuard<'static, ()>, Setup) {
     (guard, setup)
 }
 
-fn capture(h: &Harness, name: &str, frames: &[Vec<u8>]) -> String {
+/// Writes frames to a capture file; returns its path.
+pub fn capture(h: &Harness, name: &str, frames: &[Vec<u8>]) -> String {
     let mut w = packet::pcap::Writer::new(Vec::new()).expect("capture file");
     for f in frames {
         w.write(Duration::ZERO, f).expect("capture file");
@@ -50,7 +52,8 @@ fn captured(path: &str) -> Vec<Vec<u8>> {
     frames.map(|f| f.expect("capture file").data).collect()
 }
 
-fn add_dpdk_port(h: &Harness, name: &str, number: u16, devargs: &str) {
+/// Adds a DPDK device to the bridge; it must work.
+pub fn add_dpdk_port(h: &Harness, name: &str, number: u16, devargs: &str) {
     h.vsctl(&[
         "add-port",
         "br0",

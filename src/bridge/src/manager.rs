@@ -75,6 +75,8 @@ pub struct Manager {
     seen: u64,
     next_cfg: i64,
     other_config: BTreeMap<String, String>,
+    /// `other_config:flow-restore-wait`, from the start of the daemon until it was once not `true`.
+    restoring: bool,
     rejected: Vec<(ovsdb::Uuid, String)>,
     next_id: u32,
     poll_at: i64,
@@ -107,6 +109,7 @@ impl Manager {
             seen: 0,
             next_cfg: 0,
             other_config: BTreeMap::new(),
+            restoring: true,
             rejected: Vec::new(),
             next_id: 1,
             poll_at: 0,
@@ -267,12 +270,19 @@ impl Manager {
         self.status.configured(now_ms);
     }
 
+    /// True while OpenFlow tables are being restored after a start (`other_config:flow-restore-wait`): packets wait
+    /// for the tables, and controllers are not to be connected.
+    pub fn is_restoring(&self) -> bool {
+        self.restoring
+    }
+
     /// Makes `wanted` the state in effect.
     pub fn reconfigure(&mut self, wanted: Wanted) {
         self.next_cfg = wanted.next_cfg;
         self.rejected = wanted.rejected;
         self.library.configure(&wanted.other_config);
         self.other_config = wanted.other_config;
+        self.restoring &= self.other_config.get("flow-restore-wait").is_some_and(|v| v == "true");
         self.configure_datapaths();
         self.remove_stale(&wanted.bridges);
         for (name, w) in wanted.bridges {
@@ -308,6 +318,7 @@ impl Manager {
                 infra::vlog!(LOG, Err, "{name}: cannot apply the datapath's configuration: {e}");
             }
             b.slow.configure(&self.other_config);
+            b.slow.set_restoring(self.restoring);
         }
     }
 
@@ -319,6 +330,7 @@ impl Manager {
         let world = Arc::new(World::new());
         let slow = SlowPath::new(world.clone());
         slow.configure(&self.other_config);
+        slow.set_restoring(self.restoring);
         let options = DpOptions {
             thread_start: self.thread_start.clone(),
             topology: self.topology.clone(),

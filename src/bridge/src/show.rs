@@ -272,20 +272,21 @@ fn upcall_show(m: &mut Manager, _: &[&str]) -> Reply {
     Ok(m.shared.backers.iter().map(|b| b.slow.show()).collect())
 }
 
-/// As atoi(3): the number at the start, 0 if there is none, cut to 32 bits.
-fn atoi(text: &str) -> i32 {
+/// What atoi(3) makes of a text, as an unsigned number: 0 of what is none, the low bits of what is too large.
+fn atoi(text: &str) -> u32 {
     let text = text.trim_start();
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let add = |n: i64, c: char| n.saturating_mul(10).saturating_add(i64::from(c.to_digit(10).unwrap_or(0)));
-    let n = digits.chars().take_while(char::is_ascii_digit).fold(0, add);
-    (sign * n) as i32
+    let end = text.char_indices().find(|(i, c)| !(c.is_ascii_digit() || *i == 0 && matches!(c, '+' | '-')));
+    let number = &text[..end.map_or(text.len(), |(i, _)| i)];
+    let huge = if number.starts_with('-') { i64::MIN } else { i64::MAX };
+    match number.parse::<i64>() {
+        Ok(n) => n as u32,
+        Err(_) if number.len() > 18 => huge as u32,
+        Err(_) => 0,
+    }
 }
 
 fn set_flow_limit(m: &mut Manager, args: &[&str]) -> Reply {
-    let limit = atoi(args[0]) as u32;
+    let limit = atoi(args[0]);
     m.shared.backers.iter().for_each(|b| b.slow.set_flow_limit(limit));
     Ok(format!("set flow_limit to {limit}\n"))
 }

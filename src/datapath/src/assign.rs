@@ -45,10 +45,12 @@ impl Control {
     /// Spreads the receive queues over the PMDs.
     pub(crate) fn schedule(&mut self) {
         let (queues, plan) = self.plan();
+        self.balancer.hopeless = false;
         for (level, text) in &plan.lines {
             LOG.log(*level, format_args!("{text}"));
         }
         for t in &mut self.threads {
+            t.spread_at = t.history.ended();
             t.isolated = plan.shares.iter().any(|s| s.pmd == t.id && s.isolated);
         }
         for (q, owner) in queues.iter().zip(plan.owners) {

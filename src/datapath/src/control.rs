@@ -5,6 +5,7 @@
 //! Neighbours: `dp` calls this under its lock; `thread` answers. Threads: whichever holds the lock.
 
 use crate::api::{DpConfig, DpError, PmdId, PmdRxqs, PortConfig, PortInfo, RxqInfo, TxSteering};
+use crate::balance::Balancer;
 use crate::dp::Common;
 use crate::engine::{Engine, Outlets};
 use crate::fairness::{Account, UpcallCounters};
@@ -13,6 +14,7 @@ use crate::show_perf::suspicious;
 use crate::stats::{Intervals, PmdStats, SharedStats, INTERVALS, INTERVAL_MS};
 use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
 use crate::tx::{Sink, TxPort, TxPorts};
+use crate::xps::Pool;
 use flow::DpPort;
 use infra::cpu::{CoreId, NumaId};
 use infra::poll::Poller;
@@ -49,6 +51,8 @@ pub(crate) struct Thread {
     pub(crate) numa: NumaId,
     /// Kept for pinned queues.
     pub(crate) isolated: bool,
+    /// Intervals that had ended when queues were last spread.
+    pub(crate) spread_at: usize,
     replies: Consumer<Reply>,
     shared: Arc<SharedStats>,
     base: PmdStats,
@@ -86,6 +90,7 @@ pub(crate) struct Port {
 pub(crate) struct Control {
     pub(crate) common: Arc<Common>,
     pub(crate) config: DpConfig,
+    pub(crate) balancer: Balancer,
     /// How suspicious rounds are reported.
     perf_log: PerfLog,
     /// Whether settings were ever applied.
@@ -106,6 +111,7 @@ impl Control {
             common,
             config: DpConfig::default(),
             configured: false,
+            balancer: Balancer::default(),
             perf_log: PerfLog::default(),
             ports: BTreeMap::new(),
             threads: Vec::new(),
@@ -163,6 +169,7 @@ impl Control {
             id,
             numa,
             isolated: false,
+            spread_at: 0,
             replies,
             shared,
             base: PmdStats::default(),
@@ -509,18 +516,18 @@ impl Control {
         if have == 0 {
             return Err(netdev::Error::Device(format!("{}: no transmit queue", netdev.name())).into());
         }
-        let mut shared = Vec::new();
-        if !relayed && have < n {
-            for q in 0..have {
-                shared.push(Arc::new(Mutex::new(netdev.tx_queue(q)?)));
-            }
+        let hashed = port.config.steering == TxSteering::Hash;
+        let mut pool = None;
+        if !relayed && (have < n || hashed && have > 1) {
+            let queues = (0..have).map(|q| netdev.tx_queue(q)).collect::<netdev::Result<Vec<_>>>()?;
+            pool = Some(Arc::new(Pool::new(queues)));
         }
         for (i, t) in self.threads.iter().enumerate() {
             let (sink, max) = if relayed && !t.id.is_non_pmd() {
                 (Sink::Relay, usize::MAX)
-            } else if let Some(q) = shared.get(i % have) {
-                let max = q.lock().max_frame();
-                (Sink::Shared(Arc::clone(q)), max)
+            } else if let Some(pool) = pool.as_ref().map(Arc::clone) {
+                let max = pool.max_frame();
+                (if hashed { Sink::Hashed(pool) } else { Sink::Pooled(pool, None) }, max)
             } else {
                 let q = netdev.tx_queue(if relayed { 0 } else { i })?;
                 let max = q.max_frame();

@@ -282,8 +282,9 @@ impl Datapath {
 
     /// What is due from time to time: logs what threads reported, balances them. Once a second is enough.
     pub fn run(&self) {
-        let control = self.control.lock();
+        let mut control = self.control.lock();
         control.log_reports();
+        control.balance();
     }
 
     /// Subtables, over all threads.
@@ -408,3 +409,7 @@ fn drain_rings<T>(rings: &mut Vec<WakeConsumer<T>>, max: usize, f: &mut dyn FnMu
 #[cfg(test)]
 #[path = "dp_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "sched_dp_tests.rs"]
+mod sched_tests;

@@ -14,7 +14,7 @@ type Rule = (Vec<DpAction>, Mask);
 
 /// Translates by (input port, recirculation id).
 #[derive(Default)]
-struct Table {
+pub(super) struct Table {
     rules: Mutex<HashMap<(u32, u32), Rule>>,
     misses: AtomicUsize,
     keep: std::sync::atomic::AtomicBool,
@@ -24,7 +24,7 @@ struct Table {
 }
 
 impl Table {
-    fn set(&self, in_port: u32, recirc: u32, actions: &[DpAction], mask: Mask) {
+    pub(super) fn set(&self, in_port: u32, recirc: u32, actions: &[DpAction], mask: Mask) {
         self.rules.lock().insert((in_port, recirc), (actions.to_vec(), mask));
     }
 }
@@ -50,15 +50,15 @@ impl Upcall for Table {
     }
 }
 
-struct Rig {
-    dp: Arc<Datapath>,
-    table: Arc<Table>,
-    ports: Vec<Arc<MemPort>>,
-    now: Arc<AtomicU64>,
+pub(super) struct Rig {
+    pub(super) dp: Arc<Datapath>,
+    pub(super) table: Arc<Table>,
+    pub(super) ports: Vec<Arc<MemPort>>,
+    pub(super) now: Arc<AtomicU64>,
     suspects: Mutex<Vec<crate::Suspect>>,
 }
 
-fn rig_with(ports: Vec<Arc<MemPort>>) -> Rig {
+pub(super) fn rig_with(ports: Vec<Arc<MemPort>>) -> Rig {
     rig_of(ports, false)
 }
 
@@ -85,18 +85,18 @@ fn rig(n: usize) -> Rig {
     rig_with((1..=n).map(|i| MemPort::new(&format!("p{i}"))).collect())
 }
 
-fn out(p: u32) -> DpAction {
+pub(super) fn out(p: u32) -> DpAction {
     DpAction::Output(DpPort(p))
 }
 
-fn in_port_mask() -> Mask {
+pub(super) fn in_port_mask() -> Mask {
     let mut m = Mask::default();
     m.0.dl_type = Be16::MAX;
     m
 }
 
 impl Rig {
-    fn stat(&self, f: impl Fn(&PmdStats) -> u64) -> u64 {
+    pub(super) fn stat(&self, f: impl Fn(&PmdStats) -> u64) -> u64 {
         f(&self.dp.total_stats())
     }
 
@@ -111,7 +111,7 @@ impl Rig {
     }
 
     /// Every packet that came in or was made is somewhere.
-    fn assert_accounted(&self) {
+    pub(super) fn assert_accounted(&self) {
         let s = self.dp.total_stats();
         assert_eq!(s.to_io, s.relayed, "packets in the ring to the io thread");
         let ins = s.received + s.executed + s.copies;

@@ -10,6 +10,7 @@
 
 pub mod api;
 mod assign;
+mod balance;
 mod checksum;
 mod classifier;
 mod control;
@@ -39,6 +40,7 @@ pub mod stats;
 mod testpkt;
 mod thread;
 mod tx;
+mod xps;
 
 pub use api::{
     AutoLb, Clock, DpConfig, DpError, DpOptions, FlowEvent, FlowPut, Miss, MissResult, PmdId, PmdRxqs,

@@ -143,14 +143,14 @@ fn histograms(out: &mut String, perf: &Perf) {
     columns(out, "max vhost qlen");
     let walls = Walls::new();
     let counts: [[u64; BINS]; METRICS] = std::array::from_fn(|m| perf.counts(m));
-    for i in 0..BINS {
+    (0..BINS).for_each(|i| {
         let bin = |m: usize| match walls.of(m).get(i) {
             Some(wall) => format!("{wall:<9} {:<11}", counts[m][i]),
             None => format!("{:<9} {:<11}", ">", counts[m][i]),
         };
         let bins: Vec<String> = (0..METRICS).map(bin).collect();
         let _ = writeln!(out, "   {}", bins.join("  "));
-    }
+    });
     let _ = writeln!(out, "{:-<154}", "");
     columns(out, "vhost qlen");
     let t = perf.total();

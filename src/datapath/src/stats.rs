@@ -159,6 +159,18 @@ impl Intervals {
         self.next.store(i.wrapping_add(1), Ordering::Relaxed);
     }
 
+    /// Intervals that have ended.
+    pub(crate) fn ended(&self) -> usize {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last `n` intervals had at least `least` cycles each, and all of them ended after `since`.
+    pub(crate) fn all_since(&self, since: usize, n: usize, least: u64) -> bool {
+        let next = self.ended();
+        let slot = |back| self.slots[next.wrapping_sub(back) % INTERVALS].load(Ordering::Relaxed);
+        next.wrapping_sub(since) >= n && (1..=n.min(INTERVALS)).all(|back| slot(back) >= least)
+    }
+
     /// Whether an interval has ended.
     pub(crate) fn any(&self) -> bool {
         self.next.load(Ordering::Relaxed) != 0

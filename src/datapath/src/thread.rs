@@ -13,6 +13,7 @@ use crate::shared::SharedFlow;
 use crate::sleep::Sleep;
 use crate::stats::{Intervals, SharedStats, INTERVAL_MS};
 use crate::tx::{Relayed, TxPort};
+use crate::xps::IDLE_MS;
 use crate::FlowEvent;
 use flow::{DpAction, DpPort, Flow};
 use infra::clock;
@@ -368,6 +369,7 @@ impl Worker {
         if now >= self.next_optimize_ms {
             self.next_optimize_ms = now + OPTIMIZE_MS;
             self.engine.optimize();
+            self.engine.tx.release(tsc.saturating_sub(self.hz / 1_000 * IDLE_MS));
         }
         if now >= self.next_interval_ms {
             self.next_interval_ms = now + INTERVAL_MS;

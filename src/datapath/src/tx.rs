@@ -5,11 +5,11 @@
 
 use crate::drops::Drop;
 use crate::stats::PmdStats;
+use crate::xps::Pool;
 use flow::DpPort;
 use infra::ring::WakeProducer;
 use netdev::TxQueue;
 use packet::{Batch, Packet};
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -17,8 +17,10 @@ use std::sync::Arc;
 pub(crate) enum Sink {
     /// A queue of its own.
     Own(Box<dyn TxQueue>),
-    /// A queue shared with other threads.
-    Shared(Arc<Mutex<Box<dyn TxQueue>>>),
+    /// One of a pool, while there is something to send.
+    Pooled(Arc<Pool>, Option<usize>),
+    /// All of a pool, by the hashes of packets.
+    Hashed(Arc<Pool>),
     /// The io thread sends them.
     Relay,
 }
@@ -54,7 +56,7 @@ impl TxPort {
     fn takes_by_now(&mut self, len: usize) -> bool {
         self.max_frame = match &self.sink {
             Sink::Own(q) => q.max_frame(),
-            Sink::Shared(q) => q.lock().max_frame(),
+            Sink::Pooled(pool, _) | Sink::Hashed(pool) => pool.max_frame(),
             Sink::Relay => usize::MAX,
         };
         len <= self.max_frame
@@ -65,25 +67,36 @@ impl TxPort {
         if n == 0 {
             return;
         }
+        let mut batches = 1;
         // The limit is asked for again: Linux ports can change their MTU behind our back.
         match &mut self.sink {
             Sink::Own(q) => {
                 q.send(&mut self.buf);
                 self.max_frame = q.max_frame();
             }
-            Sink::Shared(q) => {
-                let mut q = q.lock();
+            Sink::Pooled(pool, at) => {
+                let mut q = pool.queue(*at.get_or_insert_with(|| pool.join())).lock();
                 q.send(&mut self.buf);
                 self.max_frame = q.max_frame();
             }
+            Sink::Hashed(pool) => batches = send_by_hash(pool, &mut self.buf),
             Sink::Relay => return self.relay(relay, stats),
         }
         let left = self.buf.len();
         stats.sent += (n - left) as u64;
-        stats.sent_batches += 1;
+        stats.sent_batches += batches;
         if left > 0 {
             self.buf.clear();
             self.drop_n(Drop::TxFull, left, stats);
+        }
+    }
+
+    /// Gives a queue of a pool up that was not used since `before`.
+    fn release(&mut self, before: u64) {
+        if let Sink::Pooled(pool, at) = &mut self.sink {
+            if self.since < before && self.buf.is_empty() {
+                at.take().into_iter().for_each(|i| pool.leave(i));
+            }
         }
     }
 
@@ -100,6 +113,28 @@ impl TxPort {
             self.drop_n(Drop::IoRing, lost, stats);
         }
     }
+}
+
+/// Sends each packet on the queue of its hash, in order on each; what is not taken stays. Returns the queues used.
+#[cold]
+fn send_by_hash(pool: &Pool, buf: &mut Batch) -> u64 {
+    let (mut rest, mut refused, mut queues) = (std::mem::take(buf), Batch::new(), 0);
+    while let Some(first) = rest.as_slice().first().map(|p| pool.of(p)) {
+        let (mut mine, mut others) = (Batch::new(), Batch::new());
+        for p in rest.drain() {
+            let to = if pool.of(&p) == first { &mut mine } else { &mut others };
+            // Each has room for all.
+            let _ = to.push(p);
+        }
+        pool.queue(first).lock().send(&mut mine);
+        for p in mine.drain() {
+            let _ = refused.push(p);
+        }
+        queues += 1;
+        rest = others;
+    }
+    *buf = refused;
+    queues
 }
 
 /// All transmit ports of a thread, by number.
@@ -125,6 +160,11 @@ impl TxPorts {
         }
         self.ports[i] = Some(Box::new(port));
         self.dirty.reserve(self.ports.len());
+    }
+
+    /// Gives queues of pools up that were not used since `before`, a cycle count.
+    pub(crate) fn release(&mut self, before: u64) {
+        self.ports.iter_mut().flatten().for_each(|p| p.release(before));
     }
 
     /// Takes a port out, flushed.

@@ -153,7 +153,7 @@ impl Revalidator {
             avg_flows: AtomicUsize::new(0),
             max_flows: AtomicUsize::new(0),
             n_sweeps: AtomicU64::new(0),
-            suspects: Suspects::default(),
+            suspects: Suspects::new(),
             swept: (Mutex::new(()), Condvar::new()),
             purge: AtomicBool::new(false),
             paused: AtomicBool::new(false),

@@ -57,10 +57,15 @@ pub(crate) fn agrees(
 }
 
 /// Suspects of one datapath: those noted since the last sweep, and those noted before it.
-#[derive(Default)]
 pub(crate) struct Suspects(Mutex<[Vec<Suspect>; 2]>);
 
 impl Suspects {
+    /// None yet.
+    pub(crate) fn new() -> Suspects {
+        FAILED.register();
+        Suspects(Mutex::default())
+    }
+
     /// Takes one in.
     pub(crate) fn note(&self, suspect: Suspect) {
         let [all, _] = &mut *self.0.lock();

@@ -103,24 +103,27 @@ impl SlowPath {
     /// Reads `flow-limit`, `max-idle`, `max-revalidator`, `min-revalidate-pps` (ovs-vswitchd.conf.db(5)).
     pub fn configure(&self, other_config: &BTreeMap<String, String>) {
         let d = RevalidateConfig::default();
-        let number =
-            |key: &str, default: u64, min: u64| match other_config.get(key).map(|v| (v, v.parse::<u64>())) {
-                Some((_, Ok(n))) if n >= min => n,
-                Some((v, _)) => {
+        // As Open vSwitch reads them: an int, and nothing refused that is one.
+        let number = |key: &str, default: u64| match other_config.get(key) {
+            None => default,
+            Some(v) => match v.trim_start().parse::<i32>().map(u64::try_from) {
+                Ok(Ok(n)) => n,
+                _ => {
                     infra::vlog!(
                         LOG,
                         Warn,
-                        "ignoring other_config:{key}={v}: it must be a number of at least {min}"
+                        "ignoring other_config:{key}={v}, which is not a number from 0 to {}",
+                        i32::MAX
                     );
                     default
                 }
-                None => default,
-            };
+            },
+        };
         let c = RevalidateConfig {
-            flow_limit: usize::try_from(number("flow-limit", d.flow_limit as u64, 0)).unwrap_or(d.flow_limit),
-            max_idle_ms: number("max-idle", d.max_idle_ms, 500),
-            max_revalidator_ms: number("max-revalidator", d.max_revalidator_ms, 100),
-            min_revalidate_pps: number("min-revalidate-pps", d.min_revalidate_pps, 0),
+            flow_limit: number("flow-limit", d.flow_limit as u64) as usize,
+            max_idle_ms: number("max-idle", d.max_idle_ms),
+            max_revalidator_ms: number("max-revalidator", d.max_revalidator_ms),
+            min_revalidate_pps: number("min-revalidate-pps", d.min_revalidate_pps),
         };
         *self.config.lock() = c;
         if let Some(r) = self.running.get() {
@@ -227,6 +230,11 @@ impl SlowPath {
     /// `upcall/set-flow-limit`.
     pub fn set_flow_limit(&self, limit: u32) {
         self.upcalls.set_flow_limit(limit as usize);
+    }
+
+    /// `other_config:flow-restore-wait`: packets without a flow are dropped for now.
+    pub fn set_restoring(&self, on: bool) {
+        self.upcalls.set_restoring(on);
     }
 
     /// `upcall/disable-megaflows|enable-megaflows`. Flows made the other way are removed.

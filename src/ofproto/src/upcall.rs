@@ -39,6 +39,7 @@ pub struct Upcalls {
     n_flows: AtomicUsize,
     megaflows: AtomicBool,
     ufid: AtomicBool,
+    restoring: AtomicBool,
     stats: UpcallStats,
 }
 
@@ -51,6 +52,7 @@ impl Upcalls {
             n_flows: AtomicUsize::new(0),
             megaflows: AtomicBool::new(true),
             ufid: AtomicBool::new(true),
+            restoring: AtomicBool::new(false),
             stats: UpcallStats::default(),
         }
     }
@@ -95,6 +97,11 @@ impl Upcalls {
         self.ufid.load(Ordering::Relaxed)
     }
 
+    /// `other_config:flow-restore-wait`: while somebody restores the OpenFlow tables, misses are dropped.
+    pub fn set_restoring(&self, on: bool) {
+        self.restoring.store(on, Ordering::Relaxed);
+    }
+
     /// Whether flows wildcard what was not looked at.
     pub fn megaflows(&self) -> bool {
         self.megaflows.load(Ordering::Relaxed)
@@ -105,6 +112,10 @@ impl Upcall for Upcalls {
     fn miss(&self, req: &Miss<'_>, out: &mut MissResult) {
         self.stats.misses.fetch_add(1, Ordering::Relaxed);
         out.seq = self.world.seq();
+        if self.restoring.load(Ordering::Relaxed) {
+            out.failed = true;
+            return;
+        }
         SCRATCH.with_borrow_mut(|x| {
             let known = translate_flow(&self.world, req.flow, req.now_ms, Purpose::Packet, x);
             if !known {

@@ -63,7 +63,7 @@ fn fail(seed: u64, at: usize, e: String, steps: usize) -> ! {
     let mut ops = twin::history(seed, steps);
     ops.truncate(at + 1);
     let ops = twin::shrink(ops);
-    let e = twin::run(&ops).err().map_or(e, |(_, e)| e);
+    let e = twin::run(&ops).err().map_or(format!("(not found again) {e}"), |(_, e)| e);
     let lines: String = ops.iter().map(|o| format!("{o:?}\n")).collect();
     panic!("seed {seed}, step {at}: {e}\nsmallest history:\n{lines}");
 }

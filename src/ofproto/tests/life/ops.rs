@@ -47,6 +47,8 @@ impl Vlans {
 /// A rule to be added.
 #[derive(Clone)]
 pub struct NewRule {
+    /// In place of this one, with its table, match and priority.
+    pub replaces: Option<usize>,
     pub table: u8,
     pub matching: Match,
     pub priority: u16,
@@ -59,9 +61,9 @@ pub struct NewRule {
 
 impl std::fmt::Debug for NewRule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let NewRule { table, matching, priority, idle, hard, flags, actions } = self;
+        let NewRule { replaces, table, matching, priority, idle, hard, flags, actions } = self;
         let matching = matching.format_with_priority((*priority).into(), None);
-        write!(f, "table={table},{matching},idle={idle},hard={hard},flags={flags} {actions:?}")
+        write!(f, "table={table},{matching},idle={idle},hard={hard},flags={flags},replaces={replaces:?} {actions:?}")
     }
 }
 
@@ -102,6 +104,7 @@ pub struct Source {
     pool: Vec<(usize, u16, Spec)>,
     /// Only what every packet meets the same way, for tests that count without a twin.
     plain: bool,
+    n_rules: u16,
 }
 
 fn ends_where_it_began(a: &Action, bridge: usize) -> bool {
@@ -119,7 +122,7 @@ impl Source {
     pub fn new(seed: u64, plain: bool) -> Source {
         let mut rng = Rng(seed);
         let pool = (0..24).map(|_| packet(&mut rng)).collect();
-        Source { rng, pool, plain }
+        Source { rng, pool, plain, n_rules: 0 }
     }
 
     fn action(&mut self, bridge: usize, table: u8) -> Action {
@@ -160,7 +163,10 @@ impl Source {
         }
         let timeout = |r: &mut Rng| if r.chance(4) { 1 + r.below(30) as u16 } else { 0 };
         let (idle, hard, flags) = (timeout(r), timeout(r), r.pick(&[0, 0, 1, 1, 1 | 2, 4]));
-        let priority = r.below(4) as u16;
+        // Which of two rules of equal priority is hit is not defined.
+        self.n_rules = self.n_rules.wrapping_add(1);
+        let priority = r.below(4) as u16 * 16_384 + self.n_rules % 16_384;
+        let replaces = r.chance(6).then(|| r.below(64));
         let mut actions = self.actions(bridge, table);
         if pops {
             // What stands behind the labels is known only when the packet comes again.
@@ -169,7 +175,7 @@ impl Source {
             let again = Action::Resubmit { in_port: OfPort::IN_PORT, table, with_ct: false };
             actions.splice(0..0, [Action::PopMpls(to), again]);
         }
-        NewRule { table, matching, priority, idle, hard, flags, actions }
+        NewRule { replaces, table, matching, priority, idle, hard, flags, actions }
     }
 
     fn a_port(&mut self) -> (usize, u16) {

@@ -328,7 +328,7 @@ impl Side {
 
     fn add_rule(&mut self, b: usize, rule: &NewRule) {
         self.next_cookie += 1;
-        let fm = FlowMod {
+        let mut fm = FlowMod {
             table_id: rule.table,
             match_: rule.matching,
             priority: rule.priority,
@@ -339,6 +339,10 @@ impl Side {
             actions: rule.actions.clone().into(),
             ..blank(FlowModCommand::Add)
         };
+        if let Some(old) = rule.replaces.and_then(|which| self.rule(b, which)) {
+            (fm.table_id, fm.priority) = (old.table_id, old.priority as u16);
+            fm.match_ = old.matching.expand();
+        }
         self.flow_mod(b, &fm);
     }
 

@@ -149,6 +149,10 @@ impl Pair {
                 self.real.sweeps.own().purge();
             }
             other => {
+                if let (Op::Warp(_), Some(seq)) = (other, &mut self.paused) {
+                    // Addresses grow old, which only a sweep tells flows.
+                    *seq = 0;
+                }
                 self.misses.lock().clear();
                 self.sides().into_iter().for_each(|s| s.apply(other));
             }
@@ -163,7 +167,13 @@ impl Pair {
             return Ok(());
         }
         let (x, y) = (only(&a, &b), only(&b, &a));
-        Err(format!("output ({} and {})\n  with caches:  {x:#?}\n  from scratch: {y:#?}", a.len(), b.len()))
+        let (c, d) = (self.real.state().totals, self.twin.state().totals);
+        let (c, d) = (only(&c, &d), only(&d, &c));
+        Err(format!(
+            "output ({} and {})\n  with caches:  {x:#?} {c:?}\n  from scratch: {y:#?} {d:?}",
+            a.len(),
+            b.len()
+        ))
     }
 
     fn compare(&mut self) -> Result<(), String> {
