@@ -17,10 +17,14 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+static LOG: infra::vlog::Module = infra::vlog::Module::new("odp_util");
+static LIMIT: infra::vlog::RateLimit = infra::vlog::RateLimit::new(60, 5);
+
 /// All commands of this module.
-pub const COMMANDS: [Command<Manager>; 13] = [
+pub const COMMANDS: [Command<Manager>; 15] = [
     Command::new("dpctl/add-dp", "dp [iface...]", 1, MANY, add_dp),
     Command::new("dpctl/add-flow", "[dp] flow actions", 2, 3, add_flow),
+    Command::new("dpctl/add-flows", "[dp] file", 1, 2, add_flows),
     Command::new("dpctl/add-if", "dp iface...", 2, MANY, add_if),
     Command::new("dpctl/del-dp", "dp", 1, 1, del_dp),
     Command::new("dpctl/del-flow", "[dp] flow", 1, 2, del_flow),
@@ -29,6 +33,7 @@ pub const COMMANDS: [Command<Manager>; 13] = [
     Command::new("dpctl/dump-flows", "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]", 0, 6, dump_flows),
     Command::new("dpctl/get-flow", "[dp] ufid", 1, 2, get_flow),
     Command::new("dpctl/mod-flow", "[dp] flow actions", 2, 3, mod_flow),
+    Command::new("dpctl/mod-flows", "[dp] file", 1, 2, mod_flows),
     Command::new("dpctl/normalize-actions", "actions", 2, MANY, normalize_actions),
     Command::new("dpctl/parse-actions", "actions", 1, MANY, show_actions),
     Command::new("dpctl/set-if", "dp iface...", 2, MANY, set_if),
@@ -149,19 +154,32 @@ fn put(b: &Backer, k: &Key, actions: Vec<DpAction>) -> Result<(), String> {
     Ok(())
 }
 
-fn parse_put(b: &Backer, words: &[&str]) -> Result<(Key, Vec<DpAction>), String> {
-    let bad = |e: String| format!("ovs-vswitchd: parsing flow key ({e}) (Invalid argument)");
-    let k = key(b, words[0]).map_err(bad)?;
-    Ok((k, actions(words[1])?))
+fn parse_put(b: &Backer, flow: &str, with: &str) -> Result<(Key, Vec<DpAction>), String> {
+    if flow.starts_with("ufid:") && split_ufid(flow).0.is_none() {
+        return Err("ovs-vswitchd: parsing flow ufid (Invalid argument)".into());
+    }
+    let k = key(b, flow).map_err(|e| match e.starts_with("syntax error") {
+        true => format!("ovs-vswitchd: parsing flow key ({e}) (Invalid argument)"),
+        // The text is a key, which no packet can have.
+        false => {
+            infra::vlog_rl!(LOG, LIMIT, Warn, "{e}");
+            "ovs-vswitchd: updating flow table (Invalid argument)".to_string()
+        }
+    })?;
+    Ok((k, actions(with)?))
 }
 
 fn add_flow(m: &mut Manager, args: &[&str]) -> Reply {
     let (_, b, words) = words(m, args, 2, &[])?;
-    let (k, actions) = parse_put(&b, &words)?;
-    if k.usable && !find(&b, &k).is_empty() {
+    add_one(&b, words[0], words[1]).map(|()| String::new())
+}
+
+fn add_one(b: &Backer, flow: &str, with: &str) -> Result<(), String> {
+    let (k, actions) = parse_put(b, flow, with)?;
+    if k.usable && !find(b, &k).is_empty() {
         return Err("ovs-vswitchd: updating flow table (File exists)".into());
     }
-    put(&b, &k, actions).map(|()| String::new())
+    put(b, &k, actions)
 }
 
 fn mod_flow(m: &mut Manager, args: &[&str]) -> Reply {
@@ -169,11 +187,15 @@ fn mod_flow(m: &mut Manager, args: &[&str]) -> Reply {
     if words.len() < 2 {
         return Err("\"dpctl/mod-flow\" command requires at least 2 arguments".into());
     }
-    let (k, actions) = parse_put(&b, &words)?;
-    let found = find(&b, &k);
+    mod_one(&b, (words[0], words[1]), &options).map(|()| String::new())
+}
+
+fn mod_one(b: &Backer, (flow, with): (&str, &str), options: &[&str]) -> Result<(), String> {
+    let (k, actions) = parse_put(b, flow, with)?;
+    let found = find(b, &k);
     if found.is_empty() {
         if options.contains(&"--may-create") {
-            return put(&b, &k, actions).map(|()| String::new());
+            return put(b, &k, actions);
         }
         return Err(no_such_file("updating flow table"));
     }
@@ -184,7 +206,7 @@ fn mod_flow(m: &mut Manager, args: &[&str]) -> Reply {
         // The actions are changed; counters cannot be.
         return Err("ovs-vswitchd: updating flow table (Operation not supported)".into());
     }
-    Ok(String::new())
+    Ok(())
 }
 
 fn get_flow(m: &mut Manager, args: &[&str]) -> Reply {
@@ -245,27 +267,73 @@ fn masked(mask: &Mask) -> Mask {
 }
 
 fn del_flows(m: &mut Manager, args: &[&str]) -> Reply {
-    let named = args.first().filter(|_| args.len() > 1 || choose(m, args.first().copied()).is_ok());
-    let text = match args.get(usize::from(named.is_some())) {
-        None => None,
-        Some(file) => match std::fs::read_to_string(file) {
-            Ok(text) => Some(text),
-            Err(e) => return Ok(format!("ovs-vswitchd: Opening file \"{file}\" failed ({})", reason(&e))),
-        },
-    };
-    let b = choose(m, named.copied())?;
-    match text {
-        Some(text) => return Ok(from_file(&b, &text)),
-        None => delete(&b, &b.slow.flows()),
+    let named = args.len() == 1 && choose(m, args.first().copied()).is_ok();
+    if !args.is_empty() && !named {
+        return from_file(m, args, Change::Delete);
     }
+    let b = choose(m, args.first().copied())?;
+    delete(&b, &b.slow.flows());
     Ok(String::new())
 }
 
-/// Deletes the flows that the lines of a file name; what went wrong.
-fn from_file(b: &Backer, text: &str) -> String {
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    let lines = lines.map(|l| l.strip_prefix("delete ").unwrap_or(l).trim());
-    lines.filter_map(|l| del_one(b, l).err()).map(|e| e + "\n").collect()
+fn add_flows(m: &mut Manager, args: &[&str]) -> Reply {
+    from_file(m, args, Change::Add)
+}
+
+fn mod_flows(m: &mut Manager, args: &[&str]) -> Reply {
+    from_file(m, args, Change::Modify)
+}
+
+/// What a line of a file asks for.
+#[derive(Clone, Copy)]
+enum Change {
+    Add,
+    Modify,
+    Delete,
+}
+
+/// A line's first word and what stands behind it.
+fn first_word(line: &str) -> (&str, &str) {
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    (word, rest.trim())
+}
+
+/// Carries out the lines of a file, each of which may say what is to be done; the answer is what went wrong.
+fn from_file(m: &Manager, args: &[&str], usual: Change) -> Reply {
+    let file = args.last().copied().unwrap_or_default();
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(e) => return Ok(format!("ovs-vswitchd: Opening file \"{file}\" failed ({})\n", reason(&e))),
+    };
+    let named = args.first().copied().filter(|_| args.len() > 1);
+    let b = choose(m, named).or_else(|_| choose(m, None))?;
+    let mut wrong = String::new();
+    for (line, number) in text.lines().zip(1..) {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let (mut flow, mut with) = first_word(line);
+        let change = match flow {
+            "add" => Some(Change::Add),
+            "modify" => Some(Change::Modify),
+            "delete" => Some(Change::Delete),
+            _ => None,
+        };
+        if change.is_some() {
+            (flow, with) = first_word(with);
+        }
+        let done = match (change.unwrap_or(usual), with.is_empty()) {
+            (Change::Add, false) => add_one(&b, flow, with),
+            (Change::Modify, false) => mod_one(&b, (flow, with), &[]),
+            (Change::Delete, true) => del_one(&b, flow).map(|_| ()),
+            _ => Err(format!("ovs-vswitchd: Failed parsing line number {number}, skipped!")),
+        };
+        if let Err(e) = done {
+            wrong += &(e + "\n");
+        }
+    }
+    Ok(wrong)
 }
 
 fn reason(e: &std::io::Error) -> String {
