@@ -11,6 +11,7 @@ mod database;
 mod devices;
 mod diff;
 mod dummy;
+mod flood;
 mod flow_life;
 mod forwarding;
 // The tests of each part use their share of it.

@@ -126,11 +126,27 @@ pub(crate) struct Bound {
     share: u32,
     /// A millisecond in cycles.
     window: u64,
+    /// Cycles for which the kernel had stopped the thread: that time is nobody's.
+    away: u64,
 }
 
 impl Bound {
     pub(crate) fn new(hz: u64) -> Bound {
-        Bound { share: 100, window: (hz / 1_000).max(1) }
+        Bound { share: 100, window: (hz / 1_000).max(1), away: 0 }
+    }
+
+    /// The time that counts here, at `now` on the processor's counter.
+    #[inline(always)]
+    pub(crate) fn time(&self, now: u64) -> u64 {
+        now.wrapping_sub(self.away)
+    }
+
+    /// Notes that `spent` cycles passed without misses. Half a millisecond for at most one burst is no work.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self, spent: u64) {
+        if spent > self.window / 2 {
+            self.away = self.away.wrapping_add(spent);
+        }
     }
 
     /// Sets the share, per cent.
@@ -335,6 +351,15 @@ mod tests {
         let cost = (misses - sim.refused) * MISS * 100 / (100 * MS);
         assert!((3..=5).contains(&cost), "{cost} % of the core, {} of {misses} refused", sim.refused);
         assert_eq!(sim.accounts[0].counters.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn time_that_the_kernel_takes_is_no_pay() {
+        let mut bound = Bound::new(HZ);
+        bound.pass(MS / 4);
+        assert_eq!(bound.time(50 * MS), 50 * MS, "a long burst");
+        bound.pass(12 * MS);
+        assert_eq!(bound.time(62 * MS), 50 * MS);
     }
 
     #[test]

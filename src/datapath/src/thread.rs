@@ -182,13 +182,14 @@ impl Worker {
     pub(crate) fn iterate(&mut self) -> usize {
         let commands = self.commands(COMMANDS_A_ROUND);
         let start = clock::tsc();
+        self.bound.pass(start.wrapping_sub(self.last_tsc));
         self.tick(start);
         let mut mark = start;
         let (mut total, mut most) = (0, 0);
         for i in 0..self.rxqs.len() {
             self.engine.missing = Missing::default();
             let account = &self.rxqs[i].account;
-            if account.in_debt() && (account.waits(mark) || !self.admit(i, mark)) {
+            if account.in_debt() && (account.waits(self.bound.time(mark)) || !self.admit(i, mark)) {
                 continue;
             }
             let n = self.poll_queue(i, mark);
@@ -197,9 +198,11 @@ impl Worker {
                 most = most.max(n);
                 let now = clock::tsc();
                 let q = &mut self.rxqs[i];
-                q.cycles += now.wrapping_sub(mark);
+                let spent = now.wrapping_sub(mark);
+                q.cycles += spent;
                 if self.engine.missing.packets == 0 {
-                    q.account.hit(n, now);
+                    self.bound.pass(spent);
+                    q.account.hit(n, self.bound.time(now));
                 } else {
                     self.charge(i, n, mark, now);
                 }
@@ -244,6 +247,7 @@ impl Worker {
     /// Whether a queue whose misses cost others too much is polled now.
     #[cold]
     fn admit(&mut self, i: usize, now: u64) -> bool {
+        let now = self.bound.time(now);
         let verdict = self.bound.verdict(&mut self.rxqs, i, now, |q| &mut q.account);
         self.engine.missing.refuse = verdict == Verdict::HitsOnly;
         verdict != Verdict::Wait
@@ -257,7 +261,7 @@ impl Worker {
         self.engine.stats.upcall_cycles += m.cycles;
         let c = Charge { burst, upcalls: m.cycles, misses: m.packets, refused: m.refuse };
         if let Some(q) = self.rxqs.get_mut(i) {
-            self.bound.charge(&mut q.account, n, now, &c);
+            self.bound.charge(&mut q.account, n, self.bound.time(now), &c);
         }
     }
 

@@ -7,13 +7,17 @@ use crate::backer::Backer;
 use crate::manager::Manager;
 use datapath::{FlowPut, SharedFlow};
 use flow::odp::{
-    parse_actions, parse_key, split_ufid, ActionError, Fit, FlowStats, KeyOptions, PortNumbers, Ufid,
+    parse_actions, parse_key, split_ufid, ActionError, Fit, FlowStats, KeyError, KeyOptions, PortNumbers,
+    Ufid,
 };
 use flow::{Be16, DpAction, Flow, Mask};
 use infra::command::Reply;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
+
+static LOG: infra::vlog::Module = infra::vlog::Module::new("odp_util");
+static LIMIT: infra::vlog::RateLimit = infra::vlog::RateLimit::new(60, 5);
 
 /// How long a command waits for the thread that owns a flow.
 const PATIENCE: usize = 400;
@@ -30,10 +34,10 @@ pub(super) struct Key {
 }
 
 /// Reads a flow; `numbers` knows the ports that have names.
-pub(super) fn key(text: &str, numbers: PortNumbers) -> Result<Key, String> {
+pub(super) fn key(text: &str, numbers: PortNumbers) -> Result<Key, KeyError> {
     let (ufid, text) = split_ufid(text);
     let options = KeyOptions { ports: numbers, masks: true, vlan_limit: 1 };
-    let k = parse_key(text, &options).map_err(|e| e.to_string())?;
+    let k = parse_key(text, &options)?;
     let mut mask = k.mask;
     mask.0.packet_type = flow::Be32::ZERO;
     if mask.0.vlans[0].tci.is_zero() {
@@ -89,7 +93,7 @@ fn put(b: &Backer, k: &Key, actions: Vec<DpAction>) -> Result<(), String> {
 }
 
 /// A flow whose ports may have the names of the datapath's.
-fn named_key(b: &Backer, text: &str) -> Result<Key, String> {
+fn named_key(b: &Backer, text: &str) -> Result<Key, KeyError> {
     let names = b.port_names();
     key(text, &|n| names.iter().find(|(_, name)| *name == n).map(|(p, _)| *p))
 }
@@ -98,8 +102,14 @@ fn parse_put(b: &Backer, flow: &str, actions_text: &str) -> Result<(Key, Vec<DpA
     if flow.starts_with("ufid:") && split_ufid(flow).0.is_none() {
         return Err("ovs-vswitchd: parsing flow ufid (Invalid argument)".into());
     }
-    let bad = |e: String| format!("ovs-vswitchd: parsing flow key ({e}) (Invalid argument)");
-    let k = named_key(b, flow).map_err(bad)?;
+    let k = named_key(b, flow).map_err(|e| match e {
+        KeyError::Syntax(_) => format!("ovs-vswitchd: parsing flow key ({e}) (Invalid argument)"),
+        // The text is a key, which no packet can have.
+        e => {
+            infra::vlog_rl!(LOG, LIMIT, Warn, "{e}");
+            "ovs-vswitchd: updating flow table (Invalid argument)".to_string()
+        }
+    })?;
     Ok((k, actions(actions_text)?))
 }
 

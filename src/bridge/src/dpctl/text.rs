@@ -5,7 +5,7 @@
 use super::flows::key;
 use super::options;
 use crate::manager::Manager;
-use flow::odp::{format_actions, format_key, parse_actions, ActionError, Style};
+use flow::odp::{format_actions, format_key, parse_actions, ActionError, KeyError, Style};
 use flow::{Be16, DpAction, DpPort, Flow, Mask};
 use infra::command::Reply;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ pub(super) fn normalize(_: &mut Manager, args: &[&str]) -> Reply {
         names.insert(name, DpPort(number.parse().map_err(|_| expected())?));
     }
     let numbers = |name: &str| names.get(name).copied();
-    let bad = |e: String| format!("ovs-vswitchd: odp_flow_key_from_string ({e}) (Invalid argument)");
+    let bad = |e: KeyError| format!("ovs-vswitchd: odp_flow_key_from_string ({e}) (Invalid argument)");
     let k = key(flow_text, &numbers).map_err(bad)?;
     let mut shown = Mask(k.flow.packet_mask().0);
     for (w, v) in shown.0.words_mut().iter_mut().zip(k.flow.words()).take(METADATA_WORDS) {
