@@ -11,9 +11,24 @@ const DEFAULT_PORT: u16 = 6640;
 /// Bytes taken from the socket in one turn of the main loop.
 const TURN_BYTES: usize = 4 << 20;
 
+/// The servers that a `DATABASE` names: a comma begins the next where a method stands behind it.
+pub fn remotes(text: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        let begins = ["unix:", "tcp:", "ssl:"].iter().any(|m| part.starts_with(m));
+        match all.last_mut().filter(|_| !begins) {
+            Some(last) => *last += &format!(",{part}"),
+            None => all.push(part.to_string()),
+        }
+    }
+    all
+}
+
 /// The socket of one database client.
 pub struct DbSocket {
-    remote: String,
+    /// Servers of one database, tried in turn.
+    remotes: Vec<String>,
+    current: usize,
     stream: Option<Stream>,
     /// True from the attempt until it is known how it ended.
     connecting: bool,
@@ -23,10 +38,11 @@ pub struct DbSocket {
 }
 
 impl DbSocket {
-    /// A socket, not yet opened, to `remote`.
+    /// A socket, not yet opened, to `remote`, or to one of several between commas.
     pub fn new(remote: &str) -> Self {
         DbSocket {
-            remote: remote.to_string(),
+            remotes: remotes(remote),
+            current: 0,
             stream: None,
             connecting: false,
             more: false,
@@ -43,12 +59,15 @@ impl DbSocket {
                 Wanted::Disconnect => self.close(),
                 Wanted::Connect => {
                     self.close();
-                    match Stream::open(&self.remote, DEFAULT_PORT) {
+                    match Stream::open(&self.remotes[self.current], DEFAULT_PORT) {
                         Ok(stream) => {
                             self.stream = Some(stream);
                             self.connecting = true;
                         }
-                        Err(error) => client.connect_failed(now, &error.to_string()),
+                        Err(error) => {
+                            client.connect_failed(now, &error.to_string());
+                            self.next(client);
+                        }
                     }
                     self.finish_connect(client, now);
                 }
@@ -57,6 +76,14 @@ impl DbSocket {
         self.finish_connect(client, now);
         self.pump(client, now);
         client.take_log().iter().for_each(LogLine::write);
+    }
+
+    /// The next attempt goes to the next server.
+    fn next(&mut self, client: &mut Client) {
+        if self.remotes.len() > 1 {
+            self.current = (self.current + 1) % self.remotes.len();
+            client.set_remote(&self.remotes[self.current]);
+        }
     }
 
     fn close(&mut self) {
@@ -75,6 +102,7 @@ impl DbSocket {
             Err(error) => {
                 self.close();
                 client.connect_failed(now, &reason(&error));
+                self.next(client);
             }
         }
     }
@@ -97,11 +125,13 @@ impl DbSocket {
                 Ok(Received::End) => {
                     self.close();
                     client.disconnected(now, None);
+                    self.next(client);
                     return;
                 }
                 Err(error) => {
                     self.close();
                     client.disconnected(now, Some(&reason(&error)));
+                    self.next(client);
                     return;
                 }
             }
@@ -137,5 +167,19 @@ impl DbSocket {
         if let Some(stream) = &self.stream {
             stream.wait(poller, true, !client.output().is_empty());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::remotes;
+
+    #[test]
+    fn several_servers() {
+        assert_eq!(
+            remotes("tcp:1.2.3.4:5,ssl:[::1]:6,unix:a,b"),
+            ["tcp:1.2.3.4:5", "ssl:[::1]:6", "unix:a,b"]
+        );
+        assert_eq!(remotes("unix:/x/db.sock"), ["unix:/x/db.sock"]);
     }
 }

@@ -4,6 +4,7 @@
 
 mod cli;
 mod commands;
+mod controllers;
 mod daemonize;
 mod db;
 mod devices;
@@ -15,6 +16,7 @@ mod paths;
 mod stream;
 mod switch;
 mod timecmd;
+mod tls;
 mod unixctl;
 
 use crate::mainloop::End;

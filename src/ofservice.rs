@@ -1,23 +1,24 @@
-//! OpenFlow sockets: for each bridge a listener `<rundir>/<bridge>.mgmt`, and
-//! the connections that come through it. Bytes go in and out of an OpenFlow
+//! OpenFlow sockets: for each bridge a listener `<rundir>/<bridge>.mgmt` and the
+//! passive targets of its controllers, and the connections that come through them. Bytes go in and out of an OpenFlow
 //! [`Service`]; this module knows no OpenFlow.
 //!
 //! A client that does not read is not read from either, so that its backlog
 //! stays bounded. Main thread.
 
+use crate::controllers::DEFAULT_PORT;
 use crate::daemonize::reason;
 use crate::paths;
-use crate::stream::{Listener, Received, Stream};
+use crate::stream::{Listener, Received, Stream, StreamError, DSCP};
 use infra::poll::Poller;
 use infra::vlog::{Module, RateLimit};
 use infra::{clock, debug, err, vlog_rl};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 static LOG: Module = Module::new("vconn");
 static LIMIT: RateLimit = RateLimit::new(60, 10);
 
 /// No more is read from a client while so much waits to be written to it.
-const MAX_BACKLOG: usize = 1 << 20;
+pub const MAX_BACKLOG: usize = 1 << 20;
 /// Connections accepted in one turn of the main loop, for each bridge.
 const TURN_ACCEPTS: usize = 64;
 /// Bytes read from one client in one turn of the main loop.
@@ -35,8 +36,8 @@ pub struct ConnectionId(pub u64);
 
 /// The OpenFlow side of all connections.
 pub trait Service {
-    /// A client connected to the management socket of `bridge`. False refuses it.
-    fn opened(&mut self, id: ConnectionId, bridge: &str, now: i64) -> bool;
+    /// A client connected to a listener of `bridge`, the management socket or `target`. False refuses it.
+    fn opened(&mut self, id: ConnectionId, bridge: &str, target: Option<&str>, now: i64) -> bool;
     /// Bytes arrived.
     fn input(&mut self, id: ConnectionId, bytes: &[u8], now: i64);
     /// Whether messages wait that were not looked at, as too much waited to be written: they are taken up with an
@@ -63,14 +64,45 @@ struct Endpoint {
     connections: Vec<Connection>,
 }
 
+/// What a listener is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Door {
+    /// The bridge.
+    pub bridge: String,
+    /// `ptcp:...` and the like; none for the management socket.
+    pub target: Option<String>,
+    /// Class of its packets.
+    pub dscp: u8,
+}
+
+impl Door {
+    /// The management socket of a bridge.
+    pub fn management(bridge: &str) -> Door {
+        Door { bridge: bridge.into(), target: None, dscp: DSCP }
+    }
+
+    fn name(&self) -> String {
+        self.target.clone().unwrap_or_else(|| {
+            format!("punix:{}", paths::in_rundir(format!("{}.mgmt", self.bridge)).display())
+        })
+    }
+
+    fn open(&self) -> Result<Listener, StreamError> {
+        match &self.target {
+            None => Listener::unix(&paths::in_rundir(format!("{}.mgmt", self.bridge))),
+            Some(target) => Listener::open_with(target, DEFAULT_PORT, self.dscp),
+        }
+    }
+}
+
 impl Endpoint {
     /// Drops those that have been silent longest while there are too many.
-    fn evict(&mut self, bridge: &str, service: &mut impl Service, now: i64) {
+    fn evict(&mut self, door: &Door, service: &mut impl Service, now: i64) {
         while self.connections.len() > MAX_CLIENTS {
             let oldest = self.connections.iter().enumerate().min_by_key(|(_, c)| c.last_used);
             let Some((index, _)) = oldest else { return };
             let connection = self.connections.remove(index);
-            vlog_rl!(LOG, LIMIT, Warn, "{bridge}.mgmt: too many connections, dropping the oldest");
+            vlog_rl!(LOG, LIMIT, Warn, "{}: too many connections, dropping the oldest", door.name());
             service.closed(connection.id, now);
         }
     }
@@ -79,7 +111,7 @@ impl Endpoint {
 /// All management sockets and their connections.
 #[derive(Default)]
 pub struct OpenFlowSockets {
-    endpoints: BTreeMap<String, Endpoint>,
+    endpoints: BTreeMap<Door, Endpoint>,
     next_id: u64,
     buffer: Vec<u8>,
 }
@@ -92,55 +124,47 @@ impl OpenFlowSockets {
 
     /// Opens sockets for bridges that have none, closes those of bridges that
     /// are gone. Call it on every turn; what is in place costs nothing.
-    pub fn reconcile<'a>(
-        &mut self,
-        bridges: impl IntoIterator<Item = &'a str>,
-        service: &mut impl Service,
-        now: i64,
-    ) {
-        let wanted: std::collections::BTreeSet<&str> = bridges.into_iter().collect();
-        self.endpoints.retain(|name, endpoint| {
-            let keep = wanted.contains(name.as_str());
+    pub fn reconcile(&mut self, doors: impl IntoIterator<Item = Door>, service: &mut impl Service, now: i64) {
+        let wanted: BTreeSet<Door> = doors.into_iter().collect();
+        self.endpoints.retain(|door, endpoint| {
+            let keep = wanted.contains(door);
             if !keep {
                 endpoint.connections.iter().for_each(|c| service.closed(c.id, now));
             }
             keep
         });
-        for name in wanted {
-            if self.endpoints.contains_key(name) || name.contains('/') {
+        for door in wanted {
+            if self.endpoints.contains_key(&door) || door.bridge.contains('/') {
                 continue;
             }
-            let path = paths::in_rundir(format!("{name}.mgmt"));
-            match Listener::unix(&path) {
+            match door.open() {
                 Ok(listener) => {
-                    self.endpoints.insert(name.to_string(), Endpoint { listener, connections: Vec::new() });
+                    drop(self.endpoints.insert(door, Endpoint { listener, connections: Vec::new() }))
                 }
-                Err(error) => {
-                    vlog_rl!(LOG, LIMIT, Err, "punix:{}: failed to listen: {error}", path.display());
-                }
+                Err(error) => vlog_rl!(LOG, LIMIT, Err, "{}: failed to listen: {error}", door.name()),
             }
         }
     }
 
     /// Accepts connections and moves bytes.
     pub fn run(&mut self, service: &mut impl Service, now: i64) {
-        for (bridge, endpoint) in &mut self.endpoints {
+        for (door, endpoint) in &mut self.endpoints {
             for _ in 0..TURN_ACCEPTS {
                 let stream = match endpoint.listener.accept() {
                     Ok(Some(stream)) => stream,
                     Ok(None) => break,
                     Err(error) => {
-                        vlog_rl!(LOG, LIMIT, Err, "{bridge}.mgmt: accept failed: {}", reason(&error));
+                        vlog_rl!(LOG, LIMIT, Err, "{}: accept failed: {}", door.name(), reason(&error));
                         break;
                     }
                 };
                 let id = ConnectionId(self.next_id);
                 self.next_id += 1;
-                if service.opened(id, bridge, now) {
+                if service.opened(id, &door.bridge, door.target.as_deref(), now) {
                     endpoint.connections.push(Connection { id, stream, more: false, last_used: now });
                 }
             }
-            endpoint.evict(bridge, service, now);
+            endpoint.evict(door, service, now);
             let buffer = &mut self.buffer;
             endpoint.connections.retain_mut(|connection| {
                 let alive = connection.run(service, buffer, now);
@@ -237,7 +261,7 @@ mod tests {
     }
 
     impl Service for Echo {
-        fn opened(&mut self, id: ConnectionId, bridge: &str, _: i64) -> bool {
+        fn opened(&mut self, id: ConnectionId, bridge: &str, _: Option<&str>, _: i64) -> bool {
             assert_eq!(bridge, "br0");
             self.out.insert(id, VecDeque::new());
             true
@@ -270,7 +294,7 @@ mod tests {
         let path = dir.join("x.mgmt");
         let mut sockets = OpenFlowSockets::new();
         let listener = Listener::unix(&path).unwrap();
-        sockets.endpoints.insert("br0".into(), Endpoint { listener, connections: Vec::new() });
+        sockets.endpoints.insert(Door::management("br0"), Endpoint { listener, connections: Vec::new() });
         let mut echo = Echo::default();
         let mut honest = UnixStream::connect(&path).unwrap();
         let mut hog = UnixStream::connect(&path).unwrap();

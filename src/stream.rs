@@ -1,16 +1,18 @@
 //! Non-blocking byte streams by Open vSwitch names: active `unix:FILE`,
-//! `tcp:HOST:PORT`; passive `punix:FILE`, `ptcp:PORT[:HOST]`.
+//! `tcp:HOST[:PORT]`, `ssl:HOST[:PORT]`; passive `punix:FILE`, `ptcp:[PORT][:HOST]`,
+//! `pssl:[PORT][:HOST]`.
 //!
-//! Neighbours: `db`, `ofservice` and `unixctl` pump bytes through them. Main
-//! thread; nothing here ever blocks.
+//! Neighbours: `db`, `ofservice`, `controllers` and `unixctl` pump bytes through
+//! them, `tls` encrypts. Main thread; nothing here ever blocks.
 
 use crate::daemonize::reason;
 use crate::paths;
+use crate::tls::{Plain, Session};
 use infra::poll::Poller;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -34,10 +36,14 @@ pub enum StreamError {
     System(#[from] io::Error),
 }
 
+/// Differentiated services code point of connections for which no other is configured.
+pub const DSCP: u8 = 48;
+
 /// A connection, perhaps still being made.
 pub struct Stream {
     socket: Socket,
     connecting: bool,
+    tls: Option<Box<Session>>,
 }
 
 /// What a read brought.
@@ -54,32 +60,43 @@ pub enum Received {
 impl Stream {
     /// Starts connecting to `name`; ports default to `default_port`.
     pub fn open(name: &str, default_port: u16) -> Result<Stream, StreamError> {
-        let (method, rest) = name.split_once(':').ok_or(StreamError::Method)?;
-        let (socket, address) = match method {
-            "unix" => {
-                let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-                let path = UnixPath::new(&paths::in_rundir(rest))?;
-                let result = socket.connect(&SockAddr::unix(path.as_path())?);
-                return Stream::from_connect(socket, result);
-            }
-            "tcp" => {
-                let address = parse_address(rest, Some(default_port))
-                    .ok_or_else(|| StreamError::Address(rest.to_string()))?;
-                let kind = Type::STREAM.nonblocking().cloexec();
-                let socket = Socket::new(Domain::for_address(address), kind, None)?;
-                socket.set_tcp_nodelay(true)?;
-                (socket, SockAddr::from(address))
-            }
-            _ => return Err(StreamError::Method),
-        };
-        let result = socket.connect(&address);
-        Stream::from_connect(socket, result)
+        Stream::open_with(name, default_port, DSCP)
     }
 
-    fn from_connect(socket: Socket, result: io::Result<()>) -> Result<Stream, StreamError> {
+    /// Starts connecting to `name`, with packets of class `dscp`.
+    pub fn open_with(name: &str, default_port: u16, dscp: u8) -> Result<Stream, StreamError> {
+        let (method, rest) = name.split_once(':').ok_or(StreamError::Method)?;
+        if method == "unix" {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+            let path = UnixPath::new(&paths::in_rundir(rest))?;
+            let result = socket.connect(&SockAddr::unix(path.as_path())?);
+            return Stream::from_connect(socket, result, None);
+        }
+        let secure = match method {
+            "tcp" => false,
+            "ssl" => true,
+            _ => return Err(StreamError::Method),
+        };
+        let address =
+            parse_address(rest, Some(default_port)).ok_or_else(|| StreamError::Address(rest.to_string()))?;
+        let tls = if secure { Some(Box::new(Session::client(address.ip())?)) } else { None };
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+        socket.set_tcp_nodelay(true)?;
+        set_dscp(&socket, address.ip(), dscp)?;
+        let result = socket.connect(&SockAddr::from(address));
+        Stream::from_connect(socket, result, tls)
+    }
+
+    fn from_connect(
+        socket: Socket,
+        result: io::Result<()>,
+        tls: Option<Box<Session>>,
+    ) -> Result<Stream, StreamError> {
         match result {
-            Ok(()) => Ok(Stream { socket, connecting: false }),
-            Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => Ok(Stream { socket, connecting: true }),
+            Ok(()) => Ok(Stream { socket, connecting: false, tls }),
+            Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {
+                Ok(Stream { socket, connecting: true, tls })
+            }
             Err(e) => Err(e.into()),
         }
     }
@@ -96,11 +113,21 @@ impl Stream {
                 Err(e) => return Err(e),
             }
         }
-        Ok(true)
+        match &mut self.tls {
+            Some(tls) => tls.handshake(&mut &self.socket),
+            None => Ok(true),
+        }
     }
 
     /// Reads what is there into `buffer`.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        if let Some(tls) = &mut self.tls {
+            return Ok(match tls.receive(&mut &self.socket, buffer)? {
+                Plain::Bytes(n) => Received::Bytes(n),
+                Plain::Nothing => Received::Nothing,
+                Plain::End => Received::End,
+            });
+        }
         loop {
             return match (&self.socket).read(buffer) {
                 Ok(0) => Ok(Received::End),
@@ -114,6 +141,9 @@ impl Stream {
 
     /// Writes what the kernel takes of `bytes`; returns how many it took.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(tls) = &mut self.tls {
+            return tls.write(&mut &self.socket, bytes);
+        }
         loop {
             return match (&self.socket).write(bytes) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -140,15 +170,26 @@ impl Stream {
     pub fn wait(&self, poller: &mut Poller, reading: bool, writing: bool) {
         let fd = self.socket.as_raw_fd();
         let mut events = 0;
-        if self.connecting || writing {
+        let shaking = self.tls.as_ref().is_some_and(|t| !t.is_established());
+        let pending = self.tls.as_ref().is_some_and(|t| t.wants_write());
+        // During a handshake only the peer can make progress possible.
+        if self.connecting || writing && !shaking || pending {
             events |= libc::POLLOUT;
         }
-        if !self.connecting && reading {
+        if !self.connecting && (reading || shaking) {
             events |= libc::POLLIN;
         }
         if events != 0 {
             poller.fd(fd, events);
         }
+    }
+}
+
+fn set_dscp(socket: &Socket, ip: IpAddr, dscp: u8) -> io::Result<()> {
+    let tos = u32::from(dscp & 63) << 2;
+    match ip {
+        IpAddr::V4(_) => socket.set_tos_v4(tos),
+        IpAddr::V6(_) => socket.set_tclass_v6(tos),
     }
 }
 
@@ -188,21 +229,34 @@ fn parse_address(text: &str, default_port: Option<u16>) -> Option<SocketAddr> {
         }
         None => text.split_once(':').map_or((text, None), |(h, p)| (h, Some(p))),
     };
-    let host = match host {
-        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        host => host.parse().ok()?,
-    };
     let port = match port {
         Some(port) => port.parse().ok()?,
         None => default_port?,
     };
-    Some(SocketAddr::new(host, port))
+    socket_address(host, port)
+}
+
+/// A numeric address; one of IPv6 may name its interface: `fe80::1%eth0`.
+fn socket_address(host: &str, port: u16) -> Option<SocketAddr> {
+    if host == "localhost" {
+        return Some((Ipv4Addr::LOCALHOST, port).into());
+    }
+    match host.split_once('%') {
+        None => Some(SocketAddr::new(host.parse().ok()?, port)),
+        Some((address, scope)) => {
+            let by_name = || infra::linux::DeviceControl::open().ok()?.index(scope).ok();
+            let scope = scope.parse().ok().or_else(|| u32::try_from(by_name()?).ok())?;
+            Some(SocketAddrV6::new(address.parse::<Ipv6Addr>().ok()?, port, 0, scope).into())
+        }
+    }
 }
 
 /// A listening socket. A Unix socket's file is removed when it is dropped.
 pub struct Listener {
     socket: Socket,
     unlink: Option<PathBuf>,
+    /// Connections are encrypted.
+    secure: bool,
 }
 
 impl Listener {
@@ -218,44 +272,36 @@ impl Listener {
         // Others may come later only as far as the directory lets them.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o750))?;
         socket.listen(BACKLOG)?;
-        Ok(Listener { socket, unlink: Some(path.to_path_buf()) })
+        Ok(Listener { socket, unlink: Some(path.to_path_buf()), secure: false })
     }
 
-    /// Listens by name: `punix:FILE`, `ptcp:[PORT][:HOST]`.
+    /// Listens by name: `punix:FILE`, `ptcp:[PORT][:HOST]`, `pssl:[PORT][:HOST]`; without a host on IPv4.
     pub fn open(name: &str, default_port: u16) -> Result<Listener, StreamError> {
-        let (method, rest) = name.split_once(':').ok_or(StreamError::Method)?;
-        match method {
-            "punix" => Listener::unix(&paths::in_rundir(rest)),
-            "ptcp" => {
-                let bad = || StreamError::Address(rest.to_string());
-                let (port, host) = rest.split_once(':').map_or((rest, ""), |(p, h)| (p, h));
-                let port = if port.is_empty() { default_port } else { port.parse().map_err(|_| bad())? };
-                let host: IpAddr = match host.trim_matches(['[', ']']) {
-                    "" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-                    host => host.parse().map_err(|_| bad())?,
-                };
-                Listener::tcp(SocketAddr::new(host, port)).or_else(|error| {
-                    // A host without IPv6 still serves the wildcard.
-                    if host == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-                        return Listener::tcp((Ipv4Addr::UNSPECIFIED, port).into());
-                    }
-                    Err(error)
-                })
-            }
-            _ => Err(StreamError::Method),
-        }
+        Listener::open_with(name, default_port, DSCP)
     }
 
-    fn tcp(address: SocketAddr) -> Result<Listener, StreamError> {
-        let kind = Type::STREAM.nonblocking().cloexec();
-        let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    /// Listens by name, with packets of class `dscp`.
+    pub fn open_with(name: &str, default_port: u16, dscp: u8) -> Result<Listener, StreamError> {
+        let (method, rest) = name.split_once(':').ok_or(StreamError::Method)?;
+        let secure = match method {
+            "punix" => return Listener::unix(&paths::in_rundir(rest)),
+            "ptcp" => false,
+            "pssl" => true,
+            _ => return Err(StreamError::Method),
+        };
+        let bad = || StreamError::Address(rest.to_string());
+        let (port, host) = rest.split_once(':').map_or((rest, ""), |(p, h)| (p, h));
+        let port = if port.is_empty() { default_port } else { port.parse().map_err(|_| bad())? };
+        let address = match host.trim_matches(['[', ']']) {
+            "" => (Ipv4Addr::UNSPECIFIED, port).into(),
+            host => socket_address(host, port).ok_or_else(bad)?,
+        };
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
         socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
+        set_dscp(&socket, address.ip(), dscp)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Listener { socket, unlink: None })
+        Ok(Listener { socket, unlink: None, secure })
     }
 
     /// The next connection, if one waits.
@@ -266,7 +312,8 @@ impl Listener {
                 if self.unlink.is_none() {
                     socket.set_tcp_nodelay(true)?;
                 }
-                Ok(Some(Stream { socket, connecting: false }))
+                let tls = if self.secure { Some(Box::new(Session::server()?)) } else { None };
+                Ok(Some(Stream { socket, connecting: false, tls }))
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
             Err(e) if e.raw_os_error() == Some(libc::ECONNABORTED) => Ok(None),

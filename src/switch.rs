@@ -2,10 +2,13 @@
 //! with one run and one wait for all of them. Main thread.
 
 use crate::cli::Options;
-use crate::db::DbSocket;
+use crate::controllers::{self, Controllers};
+use crate::db::{self, DbSocket};
 use crate::devices;
 use crate::dummy::Dummies;
-use crate::ofservice::{ConnectionId, OpenFlowSockets, Service};
+use crate::ofservice::{ConnectionId, Door, OpenFlowSockets, Service};
+use crate::stream::DSCP;
+use crate::tls;
 use bridge::{Deps, Manager};
 use infra::cpu::Topology;
 use infra::info;
@@ -28,6 +31,11 @@ pub struct Switch {
     dummies: Option<Dummies>,
     socket: DbSocket,
     openflow: OpenFlowSockets,
+    controllers: Controllers,
+    /// The configuration whose keys are in effect.
+    followed: u64,
+    /// Files of the command line, which those of the database replace.
+    tls: tls::Files,
     connections: HashMap<ConnectionId, (String, ConnId)>,
     nothing: VecDeque<u8>,
     library_at: i64,
@@ -44,19 +52,24 @@ impl Switch {
         factories.push(linux.clone());
         factories.push(Arc::new(dpdk::DpdkFactory));
         let deps = Deps {
-            remote: options.database.clone(),
+            remote: db::remotes(&options.database).swap_remove(0),
             factories,
             library: Box::new(devices::Dpdk),
             thread_start: Some(devices::thread_hook()),
             classes: crate::dummy::datapath_classes(options),
             topology,
         };
+        let tls = tls::Files::from(&options.tls);
+        tls::configure(tls.clone());
         Ok(Switch {
             manager: Manager::new(deps),
             linux,
             dummies,
             socket: DbSocket::new(&options.database),
             openflow: OpenFlowSockets::new(),
+            controllers: Controllers::default(),
+            followed: 0,
+            tls,
             connections: HashMap::new(),
             nothing: VecDeque::new(),
             library_at: 0,
@@ -93,15 +106,39 @@ impl Switch {
         self.socket.run(self.manager.client(), now);
     }
 
+    /// Keys and certificates of the database take the place of those of the command line.
+    fn follow_keys(&mut self) {
+        if self.followed == self.manager.config_seq() {
+            return;
+        }
+        self.followed = self.manager.config_seq();
+        let of_database = self.manager.ssl().map(|s| tls::Files {
+            private_key: Some(s.private_key.clone().into()),
+            certificate: Some(s.certificate.clone().into()),
+            ca_cert: Some(s.ca_cert.clone().into()),
+            bootstrap: s.bootstrap,
+            peer_ca_cert: self.tls.peer_ca_cert.clone(),
+        });
+        tls::configure(of_database.unwrap_or_else(|| self.tls.clone()));
+    }
+
     /// Moves the bytes of OpenFlow connections.
     fn serve(&mut self, now: i64) {
-        let names: Vec<String> = self.manager.bridge_names().map(str::to_string).collect();
+        self.follow_keys();
+        self.controllers.run(&mut self.manager, now);
+        let passive = self.manager.wanted_controllers().filter(|(_, c)| !controllers::is_active(&c.target));
+        let targets = passive.map(|(bridge, c)| Door {
+            bridge: bridge.into(),
+            target: Some(c.target.clone()),
+            dscp: c.dscp.unwrap_or(DSCP),
+        });
+        let doors: Vec<Door> = self.manager.bridge_names().map(Door::management).chain(targets).collect();
         let mut side = OpenFlowSide {
             manager: &mut self.manager,
             connections: &mut self.connections,
             nothing: &mut self.nothing,
         };
-        self.openflow.reconcile(names.iter().map(String::as_str), &mut side, now);
+        self.openflow.reconcile(doors, &mut side, now);
         self.openflow.run(&mut side, now);
     }
 
@@ -121,6 +158,7 @@ impl Switch {
             nothing: &mut self.nothing,
         };
         self.openflow.wait(&mut side, poller);
+        self.controllers.wait(&mut self.manager, poller);
     }
 
     /// True once the first configuration is in effect.
@@ -132,7 +170,7 @@ impl Switch {
     pub fn memory(&mut self, usage: &mut Vec<(String, usize)>) {
         usage.extend(self.manager.memory());
         usage.push(("idl-cells-Open_vSwitch".into(), self.manager.client().replica().cells()));
-        usage.push(("ofconns".into(), self.openflow.connections()));
+        usage.push(("ofconns".into(), self.openflow.connections() + self.controllers.connections()));
     }
 
     /// Takes the switch down. Tap devices stay, with their addresses, for the next daemon to take over, unless
@@ -154,8 +192,18 @@ struct OpenFlowSide<'a> {
 }
 
 impl Service for OpenFlowSide<'_> {
-    fn opened(&mut self, id: ConnectionId, bridge: &str, _now: i64) -> bool {
-        let kind = ConnKind::Service { name: format!("unix#{}", id.0) };
+    fn opened(&mut self, id: ConnectionId, bridge: &str, target: Option<&str>, _now: i64) -> bool {
+        let kind = match target {
+            None => ConnKind::Service { name: format!("unix#{}", id.0) },
+            Some(target) => {
+                let name = format!("{target}#{}", id.0);
+                let mut all = self.manager.wanted_controllers();
+                match all.any(|(b, c)| b == bridge && c.target == target && c.primary) {
+                    true => ConnKind::Primary { name },
+                    false => ConnKind::Service { name },
+                }
+            }
+        };
         let Some(conn) = self.manager.connect(bridge, kind) else { return false };
         self.connections.insert(id, (bridge.to_string(), conn));
         true

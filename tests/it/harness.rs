@@ -223,12 +223,22 @@ pub struct Setup {
     start: bool,
     in_thread: bool,
     database: Vec<Vec<String>>,
+    server: Vec<String>,
+    remote: String,
 }
 
 impl Setup {
     /// A daemon without more arguments.
     pub fn new(which: Which) -> Self {
-        Setup { which, args: Vec::new(), start: true, in_thread: false, database: Vec::new() }
+        Setup {
+            which,
+            args: Vec::new(),
+            start: true,
+            in_thread: false,
+            database: Vec::new(),
+            server: Vec::new(),
+            remote: "unix:db.sock".into(),
+        }
     }
 
     /// With more arguments.
@@ -240,6 +250,18 @@ impl Setup {
     /// With an `ovs-vsctl` command that is done before the daemon starts.
     pub fn vsctl(mut self, args: &[&str]) -> Self {
         self.database.push(args.iter().map(ToString::to_string).collect());
+        self
+    }
+
+    /// With more arguments for the database server.
+    pub fn server(mut self, args: &[&str]) -> Self {
+        self.server.extend(args.iter().map(ToString::to_string));
+        self
+    }
+
+    /// With another way to the database.
+    pub fn remote(mut self, remote: &str) -> Self {
+        self.remote = remote.into();
         self
     }
 
@@ -269,6 +291,8 @@ pub struct Harness {
     dir: PathBuf,
     which: Which,
     args: Vec<String>,
+    server: Vec<String>,
+    remote: String,
 }
 
 impl Harness {
@@ -281,8 +305,16 @@ impl Harness {
         let namespace = if setup.in_thread { Namespace::of_this_thread() } else { Namespace::new() };
         let dir = std::env::temp_dir().join(unique("ovs-it-"));
         std::fs::create_dir_all(&dir).expect("run directory");
-        let mut harness =
-            Harness { switch: None, database: None, namespace, dir, which: setup.which, args: setup.args };
+        let mut harness = Harness {
+            switch: None,
+            database: None,
+            namespace,
+            dir,
+            which: setup.which,
+            args: setup.args,
+            server: setup.server,
+            remote: setup.remote,
+        };
         run_ok(Command::new("ovsdb-tool").arg("create").arg(harness.path("conf.db")).arg(SCHEMA));
         harness.start_database();
         harness.vsctl(&["--no-wait", "init"]);
@@ -323,6 +355,7 @@ impl Harness {
     pub fn start_database(&mut self) {
         let mut command = self.command("ovsdb-server");
         command.args(["conf.db", "--remote=punix:db.sock", "--unixctl=db.ctl", "--pidfile=db.pid"]);
+        command.args(&self.server);
         self.database = Some(Process::start(&mut command, &self.path("ovsdb-server.out")));
         let socket = self.path("db.sock");
         wait_until("the database server listens", || {
@@ -344,7 +377,7 @@ impl Harness {
             "--log-file=switch.log",
             "-vsyslog:off",
         ]);
-        command.arg("-vconsole:err").args(&self.args).arg("unix:db.sock");
+        command.arg("-vconsole:err").args(&self.args).arg(&self.remote);
         let mut switch = Process::start(&mut command, &self.path("switch.out"));
         wait_until("the switch answers", || {
             assert!(switch.is_running(), "the switch ended:\n{}", tail(&self.path("switch.out")));
@@ -361,7 +394,7 @@ impl Harness {
         let mut command = self.command(self.which.program());
         command.args(["-vconsole:off", "-vsyslog:off", "--detach", "--pidfile=switch.pid"]);
         command.arg("--log-file=switch.log").args(args).args(&self.args);
-        let start = run(command.arg("unix:db.sock"));
+        let start = run(command.arg(&self.remote));
         assert_eq!((start.code, start.err.as_str()), (0, ""));
     }
 

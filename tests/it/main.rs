@@ -27,6 +27,7 @@ mod ports;
 mod replay;
 mod service;
 mod tidy;
+mod tls;
 mod trace;
 mod usage;
 mod worker;

@@ -22,3 +22,4 @@ pub mod wanted;
 pub use backer::Backer;
 pub use class::DatapathClass;
 pub use manager::{Deps, DeviceLibrary, Manager};
+pub use status::ControllerStatus;

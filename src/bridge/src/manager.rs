@@ -9,8 +9,8 @@ use crate::host::HostShared;
 use crate::ports::Opener;
 use crate::settings::dp_config;
 use crate::state::{Bridge, Bundle};
-use crate::status::StatusWriter;
-use crate::wanted::{Wanted, WantedBridge};
+use crate::status::{ControllerStatus, StatusWriter};
+use crate::wanted::{Wanted, WantedBridge, WantedController, WantedSsl};
 use datapath::{Datapath, DpOptions, Implementations, PerfLog, ThreadHook};
 use netdev::Factory;
 use ofproto::conn::{ConnId, ConnKind};
@@ -69,6 +69,13 @@ pub struct Manager {
     topology: infra::cpu::Topology,
     pub(crate) bridges: BTreeMap<String, Bridge>,
     pub(crate) shared: HostShared,
+    /// Counts configurations.
+    config_seq: u64,
+    ssl: Option<WantedSsl>,
+    /// How connections to controllers are, as the daemon reports it.
+    pub(crate) controllers: BTreeMap<ovsdb::Uuid, ControllerStatus>,
+    /// Bridges whose connections `bridge/reconnect` wants made anew.
+    pub(crate) reconnect: Vec<String>,
     /// What `dpif/set-dp-features` set.
     pub(crate) features: crate::features::Features,
     status: StatusWriter,
@@ -104,6 +111,10 @@ impl Manager {
             topology: deps.topology,
             bridges: BTreeMap::new(),
             shared: HostShared::default(),
+            config_seq: 0,
+            ssl: None,
+            controllers: BTreeMap::new(),
+            reconnect: Vec::new(),
             features: Default::default(),
             status: StatusWriter::default(),
             seen: 0,
@@ -136,6 +147,55 @@ impl Manager {
     /// Whether the first configuration is in effect.
     pub fn is_ready(&self) -> bool {
         self.ready
+    }
+
+    /// Changes with each configuration: bridges, controllers and keys may be others.
+    pub fn config_seq(&self) -> u64 {
+        self.config_seq
+    }
+
+    /// Keys and certificates of the database.
+    pub fn ssl(&self) -> Option<&WantedSsl> {
+        self.ssl.as_ref()
+    }
+
+    /// Controllers by bridge. While tables are restored there are none.
+    pub fn wanted_controllers(&self) -> impl Iterator<Item = (&str, &WantedController)> {
+        let bridges = self.bridges.iter().filter(|_| !self.restoring);
+        bridges.flat_map(|(name, b)| b.wanted.controllers.iter().map(move |c| (name.as_str(), c)))
+    }
+
+    /// How the connection to a controller is; none forgets it.
+    pub fn report_controller(&mut self, row: ovsdb::Uuid, status: Option<ControllerStatus>) {
+        let before = self.controllers.get(&row).map(|s| (s.connected, s.role));
+        let after = status.as_ref().map(|s| (s.connected, s.role));
+        match status {
+            Some(status) => self.controllers.insert(row, status),
+            None => self.controllers.remove(&row),
+        };
+        if before != after {
+            self.status.refresh_soon();
+        }
+    }
+
+    /// Makes a bridge a learning switch while its controllers are away, or ends that.
+    pub fn set_fail_open(&mut self, bridge: &str, open: bool) {
+        let Some(b) = self.bridges.get_mut(bridge) else { return };
+        match open {
+            true => b.of.fail_open(infra::clock::now_ms().max(0) as u64),
+            false => b.of.fail_open_ends(),
+        }
+        b.of.settle(&mut self.shared);
+    }
+
+    /// Whether controllers that are away leave a bridge without forwarding.
+    pub fn is_secure(&self, bridge: &str) -> bool {
+        self.bridges.get(bridge).is_none_or(|b| b.wanted.secure)
+    }
+
+    /// Bridges that `bridge/reconnect` named since the last call.
+    pub fn take_reconnects(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.reconnect)
     }
 
     /// Opens an OpenFlow connection to `bridge`.
@@ -196,6 +256,7 @@ impl Manager {
                 opener: &self.opener,
                 classes: &self.classes,
                 rejected: &self.rejected,
+                controllers: &self.controllers,
                 next_cfg: self.next_cfg,
                 interval_ms: self.stats_interval(),
             };
@@ -279,6 +340,8 @@ impl Manager {
     /// Makes `wanted` the state in effect.
     pub fn reconfigure(&mut self, wanted: Wanted) {
         self.next_cfg = wanted.next_cfg;
+        self.config_seq += 1;
+        self.ssl = wanted.ssl;
         self.rejected = wanted.rejected;
         self.library.configure(&wanted.other_config);
         self.other_config = wanted.other_config;
@@ -492,7 +555,7 @@ impl Manager {
     fn update_bridge(&mut self, name: &str, w: WantedBridge) {
         let ids: Vec<u32> = w.ports.iter().map(|_| self.new_id()).collect();
         let Some(b) = self.bridges.get_mut(name) else { return };
-        if (w.secure, w.has_controller) != (b.wanted.secure, b.wanted.has_controller) {
+        if (w.secure, w.has_primary()) != (b.wanted.secure, b.wanted.has_primary()) {
             b.of.flush_rules();
             if w.is_standalone() {
                 b.of.add_default_rule(infra::clock::now_ms().max(0) as u64);

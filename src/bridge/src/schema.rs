@@ -11,7 +11,7 @@ const LOCK: &str = "ovs_vswitchd";
 pub fn client_config(remote: &str) -> ClientConfig {
     let tables = vec![
         TableSpec::new("Open_vSwitch")
-            .columns(["bridges", "next_cfg", "other_config"])
+            .columns(["bridges", "next_cfg", "other_config", "ssl"])
             .quiet(["cur_cfg", "ovs_version", "db_version", "system_type", "system_version"])
             .optional_quiet(["datapath_types", "iface_types", "dpdk_initialized", "dpdk_version"]),
         TableSpec::new("Bridge")
@@ -43,7 +43,11 @@ pub fn client_config(remote: &str) -> ClientConfig {
                 "duplex",
             ])
             .quiet(["admin_state", "mtu", "status", "statistics"]),
-        TableSpec::new("Controller").columns(["target"]),
+        TableSpec::new("Controller")
+            .columns(["target", "max_backoff", "inactivity_probe", "other_config"])
+            .optional(["type"])
+            .quiet(["is_connected", "role", "status"]),
+        TableSpec::new("SSL").columns(["private_key", "certificate", "ca_cert", "bootstrap_ca_cert"]),
     ];
     ClientConfig::new(remote, "Open_vSwitch", tables).lock(LOCK)
 }

@@ -20,8 +20,26 @@ pub(crate) struct Context<'a> {
     pub opener: &'a Opener,
     pub classes: &'a [DatapathClass],
     pub rejected: &'a [(Uuid, String)],
+    pub controllers: &'a BTreeMap<Uuid, ControllerStatus>,
     pub next_cfg: i64,
     pub interval_ms: i64,
+}
+
+/// How the connection to a controller is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControllerStatus {
+    /// It stands.
+    pub connected: bool,
+    /// `master`, `slave` or `other`, while it stands.
+    pub role: Option<&'static str>,
+    /// `ACTIVE`, `IDLE`, `CONNECTING` or `BACKOFF`.
+    pub state: &'static str,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Monotonic milliseconds of the last connect.
+    pub connected_ms: Option<i64>,
+    /// Monotonic milliseconds of the last disconnect.
+    pub disconnected_ms: Option<i64>,
 }
 
 /// Decides when to write.
@@ -122,6 +140,10 @@ fn build(replica: &Replica, ctx: &Context<'_>, with_stats: bool) -> Transaction 
         let Some(row) = replica.row("Bridge", b.wanted.row) else { continue };
         txn.set(&row.id(), "datapath_id", format!("{:016x}", b.of.datapath_id));
         txn.set(&row.id(), "datapath_version", "<built-in>");
+        for c in &b.wanted.controllers {
+            let Some(row) = replica.row("Controller", c.row) else { continue };
+            controller(&mut txn, &row.id(), ctx.controllers.get(&c.row));
+        }
         for i in b.interfaces.values() {
             let Some(row) = replica.row("Interface", i.wanted.row) else { continue };
             let port = i.ofport.and_then(|p| b.of.port(p));
@@ -132,6 +154,25 @@ fn build(replica: &Replica, ctx: &Context<'_>, with_stats: bool) -> Transaction 
         }
     }
     txn
+}
+
+/// Status of a controller; those that come to us have none.
+fn controller(txn: &mut Transaction, id: &RowId, status: Option<&ControllerStatus>) {
+    let now = infra::clock::now_ms();
+    txn.set(id, "is_connected", status.is_some_and(|s| s.connected));
+    txn.set(id, "role", status.and_then(|s| s.role));
+    let mut map: Vec<(String, String)> = Vec::new();
+    if let Some(s) = status {
+        let seconds = |since: Option<i64>| since.map(|ms| ((now - ms) / 1000).to_string());
+        let all = [
+            ("last_error", s.last_error.clone()),
+            ("sec_since_connect", seconds(s.connected_ms)),
+            ("sec_since_disconnect", seconds(s.disconnected_ms)),
+            ("state", Some(s.state.to_string())),
+        ];
+        map.extend(all.into_iter().filter_map(|(k, v)| Some((k.to_string(), v?))));
+    }
+    txn.set(id, "status", Datum::map(map));
 }
 
 /// Version of the database schema that the switch is made for.

@@ -16,8 +16,9 @@ const PACKET_OUT_USAGE: &str =
     "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions";
 
 /// All commands of this module.
-pub const COMMANDS: [Command<Manager>; 9] = [
+pub const COMMANDS: [Command<Manager>; 10] = [
     Command::new("bridge/dump-flows", "[--offload-stats] bridge", 1, 2, dump_rules),
+    Command::new("bridge/reconnect", "[bridge]", 0, 1, reconnect),
     Command::new("ofproto/trace", TRACE_USAGE, 1, MANY, trace),
     Command::new("ofproto/trace-packet-out", PACKET_OUT_USAGE, 2, MANY, trace_packet_out),
     Command::new("revalidator/pause", HIDDEN, 0, 0, pause),
@@ -85,6 +86,16 @@ fn dump_rules(m: &mut Manager, args: &[&str]) -> Reply {
     b.backer.slow.push_stats();
     let now = infra::clock::now_ms().max(0) as u64;
     Ok(b.of.flows().tables().iter().map(|r| rule_line(r, offload, now, &|_| None)).collect())
+}
+
+/// The connections are closed by the turn that follows.
+fn reconnect(m: &mut Manager, args: &[&str]) -> Reply {
+    match args.first() {
+        Some(name) if !m.bridges.contains_key(*name) => return Err("Unknown bridge".into()),
+        Some(name) => m.reconnect.push((*name).into()),
+        None => m.reconnect = m.bridges.keys().cloned().collect(),
+    }
+    Ok(String::new())
 }
 
 fn pause(m: &mut Manager, _: &[&str]) -> Reply {

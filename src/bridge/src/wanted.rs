@@ -56,6 +56,47 @@ impl WantedPort {
     }
 }
 
+/// One Controller row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedController {
+    /// Row.
+    pub row: Uuid,
+    /// `tcp:HOST[:PORT]` and the like.
+    pub target: String,
+    /// In charge of the tables, so that `fail_mode` counts; others come to look only.
+    pub primary: bool,
+    /// Longest wait between two attempts to connect, ms.
+    pub max_backoff_ms: i64,
+    /// Silence before a probe, ms; 0 never.
+    pub probe_ms: i64,
+    /// `other_config:dscp`.
+    pub dscp: Option<u8>,
+}
+
+impl WantedController {
+    /// `primary` or `service`.
+    pub fn kind(&self) -> &'static str {
+        if self.primary {
+            "primary"
+        } else {
+            "service"
+        }
+    }
+}
+
+/// The SSL row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedSsl {
+    /// `private_key`.
+    pub private_key: String,
+    /// `certificate`.
+    pub certificate: String,
+    /// `ca_cert`.
+    pub ca_cert: String,
+    /// `bootstrap_ca_cert`.
+    pub bootstrap: bool,
+}
+
 /// One Bridge row.
 #[derive(Clone, Debug)]
 pub struct WantedBridge {
@@ -67,8 +108,8 @@ pub struct WantedBridge {
     pub datapath_type: String,
     /// `fail_mode=secure`.
     pub secure: bool,
-    /// Whether controllers are configured.
-    pub has_controller: bool,
+    /// Controllers, each target once.
+    pub controllers: Vec<WantedController>,
     /// `protocols`.
     pub protocols: VersionSet,
     /// `other_config:datapath-id`.
@@ -92,9 +133,14 @@ pub struct WantedBridge {
 }
 
 impl WantedBridge {
+    /// Whether a controller is in charge of the tables.
+    pub fn has_primary(&self) -> bool {
+        self.controllers.iter().any(|c| c.primary)
+    }
+
     /// Whether the bridge is a learning switch until somebody programs it.
     pub fn is_standalone(&self) -> bool {
-        !self.secure && !self.has_controller
+        !self.secure && !self.has_primary()
     }
 }
 
@@ -107,6 +153,8 @@ pub struct Wanted {
     pub other_config: BTreeMap<String, String>,
     /// Bridges by name.
     pub bridges: BTreeMap<String, WantedBridge>,
+    /// Keys and certificates.
+    pub ssl: Option<WantedSsl>,
     /// Interfaces that more than one port claims, and who has them.
     pub rejected: Vec<(Uuid, String)>,
 }
@@ -152,6 +200,7 @@ impl Wanted {
         let mut w = Wanted {
             next_cfg: root.int("next_cfg"),
             other_config: text_map(&root, "other_config"),
+            ssl: replica.follow(&root, "ssl", "SSL").next().map(|r| read_ssl(&r)),
             ..Wanted::default()
         };
         let mut claims = Claims { owners: owners(replica, &root, held), ..Claims::default() };
@@ -222,7 +271,7 @@ fn read_bridge(replica: &Replica, row: &RowRef<'_>, claims: &mut Claims) -> Want
         row: row.uuid(),
         datapath_type: Some(row.str("datapath_type")).filter(|t| !t.is_empty()).unwrap_or("system").into(),
         secure: row.str_opt("fail_mode") == Some("secure"),
-        has_controller: row.refs("controller").next().is_some(),
+        controllers: read_controllers(replica, row),
         protocols: VersionSet::from_names(names),
         datapath_id,
         hwaddr,
@@ -235,6 +284,38 @@ fn read_bridge(replica: &Replica, row: &RowRef<'_>, claims: &mut Claims) -> Want
         ports: ports.collect(),
         name: name.clone(),
     }
+}
+
+fn read_ssl(row: &RowRef<'_>) -> WantedSsl {
+    WantedSsl {
+        private_key: row.str("private_key").into(),
+        certificate: row.str("certificate").into(),
+        ca_cert: row.str("ca_cert").into(),
+        bootstrap: row.bool("bootstrap_ca_cert"),
+    }
+}
+
+fn read_controllers(replica: &Replica, bridge: &RowRef<'_>) -> Vec<WantedController> {
+    let mut all: Vec<WantedController> = Vec::new();
+    for row in replica.follow(bridge, "controller", "Controller") {
+        let target = row.str("target");
+        if all.iter().any(|c| c.target == target) {
+            infra::vlog!(LOG, Warn, "bridge {}: controller {target} specified twice", bridge.str("name"));
+            continue;
+        }
+        let method = target.split(':').next().unwrap_or_default();
+        let active = !matches!(method, "ptcp" | "pssl" | "punix");
+        let dscp = row.map_get("other_config", "dscp");
+        all.push(WantedController {
+            row: row.uuid(),
+            target: target.into(),
+            primary: row.str_opt("type").map_or(active, |t| t == "primary"),
+            max_backoff_ms: row.int_opt("max_backoff").filter(|ms| *ms >= 1000).unwrap_or(8000),
+            probe_ms: row.int_opt("inactivity_probe").filter(|ms| *ms >= 0).unwrap_or(5000),
+            dscp: dscp.and_then(|d| d.parse().ok()).filter(|d| *d < 64),
+        });
+    }
+    all
 }
 
 fn read_port(replica: &Replica, row: &RowRef<'_>, bridge: &str, claims: &mut Claims) -> Option<WantedPort> {

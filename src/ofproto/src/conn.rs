@@ -155,7 +155,19 @@ impl Conn {
         self.closing
     }
 
-    /// Version and role, once negotiated.
+    /// Asks the peer for a sign of life. Before the versions are negotiated the hello is answer enough.
+    pub fn probe(&mut self) {
+        if let Some(session) = self.session.clone() {
+            self.write(|out| openflow::encode(&Reply::EchoRequest(&[]), &session, 0, out));
+        }
+    }
+
+    /// What the peer may do.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Version, once negotiated.
     pub fn version(&self) -> Option<Version> {
         self.session.as_ref().map(|s| s.version)
     }

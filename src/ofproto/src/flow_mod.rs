@@ -379,6 +379,15 @@ impl FlowTable {
         }
     }
 
+    /// Removes the hidden rules of this priority from the first table.
+    pub fn remove_internal(&mut self, priority: i32) {
+        let of_it = |r: &&Arc<Rule>| r.is_hidden() && r.table_id == 0 && r.priority == priority;
+        let found: Vec<_> = self.tables.iter().filter(of_it).cloned().collect();
+        for r in found {
+            self.remove(&r, FlowRemovedReason::Delete);
+        }
+    }
+
     /// Removes every rule that users see.
     pub fn flush(&mut self, reason: FlowRemovedReason) {
         let all: Vec<_> = self.tables.iter().filter(|r| !r.is_hidden()).cloned().collect();

@@ -27,6 +27,7 @@ pub mod xlate;
 
 pub use infra::Published;
 pub use mac_learning::MacLearning;
+pub use openflow::Role as OpenFlowRole;
 pub use openflow::{format_actions, OfError, PacketOut, PortConfig, VersionSet};
 pub use revalidate::{RevalidateConfig, Revalidator};
 pub use rule::{CompactMask, CompactMatch, Rule, RuleFlags, RuleStats};

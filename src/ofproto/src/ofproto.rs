@@ -14,6 +14,9 @@ use openflow::{Action, FlowRemovedReason, OfError, PacketOut, PortReason, Switch
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Above all priorities that users can give.
+const FAIL_OPEN_PRIORITY: i32 = 0xf0_f0f0;
+
 /// What a bridge needs done outside of itself. Calls come in the order of the messages that cause them.
 pub trait Host {
     /// Makes `tables` the version that packets meet.
@@ -180,15 +183,29 @@ impl Ofproto {
 
     /// The rule of a bridge without controller and without `fail_mode=secure`: everything as a learning switch.
     pub fn add_default_rule(&mut self, now_ms: u64) {
+        self.add_normal_rule(0, now_ms);
+    }
+
+    /// The rule above all others of a bridge whose controllers are away: everything as a learning switch.
+    pub fn fail_open(&mut self, now_ms: u64) {
+        self.add_normal_rule(FAIL_OPEN_PRIORITY, now_ms);
+    }
+
+    /// Controllers are back.
+    pub fn fail_open_ends(&mut self) {
+        self.flows.remove_internal(FAIL_OPEN_PRIORITY);
+    }
+
+    fn add_normal_rule(&mut self, priority: i32, now_ms: u64) {
         let stats = RuleStats::default();
         stats.used_ms.store(now_ms, std::sync::atomic::Ordering::Relaxed);
         self.flows.add_internal(Rule {
             table_id: 0,
-            priority: 0,
+            priority,
             cookie: 0,
             matching: CompactMatch::new(&Match::any()),
             actions: Arc::new([Action::Output { port: OfPort::NORMAL, max_len: 0 }]),
-            flags: RuleFlags::default(),
+            flags: if priority > 0 { RuleFlags(RuleFlags::HIDDEN) } else { RuleFlags::default() },
             idle_timeout: 0,
             hard_timeout: 0,
             importance: 0,

@@ -133,6 +133,11 @@ impl Client {
         }
     }
 
+    /// The next attempt goes to the server at `remote`.
+    pub fn set_remote(&mut self, remote: &str) {
+        self.session.set_name(remote);
+    }
+
     /// What is due on the socket. Call it until it wants nothing.
     pub fn run(&mut self, now: i64) -> Wanted {
         let wanted = self.session.run(now);

@@ -89,6 +89,21 @@ impl Reconnect {
         &self.name
     }
 
+    /// Another name from now on: the next attempt goes to another peer.
+    pub fn set_name(&mut self, name: &str) {
+        self.name = name.into();
+    }
+
+    /// What users call the state: `BACKOFF`, `CONNECTING`, `ACTIVE` or `IDLE`.
+    pub fn state_name(&self) -> &'static str {
+        match self.state {
+            State::Backoff { .. } => "BACKOFF",
+            State::Connecting { .. } => "CONNECTING",
+            State::Active { .. } | State::Failed { .. } => "ACTIVE",
+            State::Idle { .. } => "IDLE",
+        }
+    }
+
     /// Log lines since the last call.
     pub fn take_log(&mut self) -> Vec<LogLine> {
         self.lines.take()

@@ -55,6 +55,11 @@ impl Session {
         }
     }
 
+    /// The next attempt goes to the peer of this name.
+    pub fn set_name(&mut self, name: &str) {
+        self.reconnect.set_name(name);
+    }
+
     /// What is due on the socket. Call it until it wants nothing.
     pub fn run(&mut self, now: i64) -> Wanted {
         loop {
