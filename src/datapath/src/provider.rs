@@ -153,10 +153,10 @@ pub trait Provider: Send + Sync {
 
 /// A dump under way. Several threads may take batches of it at the same time; each flow comes once.
 pub trait FlowDump: Send + Sync {
-    /// Puts up to `max` flows, their counters brought up to date, behind those in `batch`. False when there are no
-    /// more. Flows that were not announced are announced before ([`FlowEvent::New`]), and such as are gone without
+    /// Puts up to `max` flows, their counters brought up to date, behind those in `batch`. Returns how many; none at
+    /// the end. Flows that were not announced are announced before ([`FlowEvent::New`]), and such as are gone without
     /// having been asked for after the end ([`FlowEvent::Deleted`]).
-    fn next(&self, max: usize, batch: &mut Vec<Arc<SharedFlow>>) -> bool;
+    fn next(&self, max: usize, batch: &mut Vec<Arc<SharedFlow>>) -> usize;
 }
 
 /// Which way a packet came up.

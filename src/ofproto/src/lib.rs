@@ -8,6 +8,7 @@
 pub mod classifier;
 pub mod conn;
 pub mod flow_mod;
+pub mod handler;
 pub mod mac_learning;
 pub mod ofproto;
 pub mod packet_in;
