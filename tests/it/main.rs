@@ -14,6 +14,7 @@ mod dummy;
 mod flood;
 mod flow_life;
 mod forwarding;
+mod handlers;
 // The tests of each part use their share of it.
 #[allow(dead_code)]
 mod harness;

@@ -222,13 +222,7 @@ impl Manager {
         if self.ready {
             poller.timer_until(self.status.deadline());
         }
-        for b in self.shared.backers.iter() {
-            if b.datapath.userspace_prepare_sleep() {
-                poller.fd_in(b.datapath.userspace_waker().fd());
-            } else {
-                poller.immediate();
-            }
-        }
+        self.shared.backers.iter().for_each(|b| b.slow.wait(poller));
     }
 
     fn stats_interval(&self) -> i64 {
@@ -345,7 +339,7 @@ impl Manager {
             .open(&name, class.device_kind("internal"), &netdev::Config::default())
             .map_err(|e| e.to_string())?;
         dp.add_port(local, Some(flow::DpPort(0))).map_err(|e| e.to_string())?;
-        slow.start(dp.clone());
+        slow.start(dp.clone()).map_err(|e| e.to_string())?;
         let backer = Arc::new(Backer { class, world, datapath: dp, slow });
         self.shared.backers.add(backer.clone());
         Ok(backer)
@@ -541,13 +535,10 @@ impl Manager {
 
     fn packet_ins(&mut self) {
         let bridges = &mut self.bridges;
-        for Backer { datapath, slow, .. } in self.shared.backers.iter().map(Arc::as_ref) {
-            datapath.userspace_waker().drain();
-            datapath.drain_userspace(MAX_PACKET_INS, &mut |p| {
-                if let Some(event) = slow.packet_in(p) {
-                    if let Some(b) = bridges.values_mut().find(|b| b.id == event.bridge) {
-                        b.of.send_packet_in(&event.as_event());
-                    }
+        for backer in self.shared.backers.iter() {
+            backer.slow.packet_ins(MAX_PACKET_INS, &mut |event| {
+                if let Some(b) = bridges.values_mut().find(|b| b.id == event.bridge) {
+                    b.of.send_packet_in(&event.as_event());
                 }
             });
         }

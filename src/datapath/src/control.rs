@@ -16,7 +16,7 @@ use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
 use crate::tx::{Sink, TxPort, TxPorts};
 use crate::xps::Pool;
 use flow::DpPort;
-use infra::cpu::{CoreId, NumaId};
+use infra::cpu::{thread_number, CoreId, NumaId};
 use infra::poll::Poller;
 use infra::ring::{wakeable_with, Consumer, RingBuffer, WakeProducer};
 use infra::vlog::{Module, RateLimit};
@@ -101,7 +101,6 @@ pub(crate) struct Control {
     /// Counters of threads that ended.
     retired: PmdStats,
     io_waker: Waker,
-    next_id: u32,
 }
 
 impl Control {
@@ -117,7 +116,6 @@ impl Control {
             threads: Vec::new(),
             retired: PmdStats::default(),
             io_waker,
-            next_id: 1,
         };
         c.start_thread(PmdId::NON_PMD, NumaId(0))?;
         Ok(c)
@@ -199,10 +197,7 @@ impl Control {
             return Ok(None);
         }
         let (name, poller) = match id.core() {
-            Some(core) => {
-                self.next_id += 1;
-                (format!("pmd-c{:02}/id:{}", core.0, self.next_id), None)
-            }
+            Some(core) => (format!("pmd-c{:02}/id:{}", core.0, thread_number()), None),
             None => ("io".to_owned(), Some(Poller::new().map_err(DpError::Thread)?)),
         };
         let hook = self.common.options.thread_start.clone();

@@ -22,6 +22,7 @@ pub mod slowpath;
 pub mod snapshot;
 mod stats;
 pub mod tables;
+pub mod threads;
 pub mod trace;
 pub mod upcall;
 pub mod xlate;

@@ -475,7 +475,10 @@ mod tests {
             assert_eq!(decode_cookie(&encode_cookie(&c)), Ok(c));
         }
         assert_eq!(decode_cookie(&[]), Err(CookieError::Missing));
-        assert_eq!(decode_cookie(&[0; 9]).unwrap_err().to_string(), "action upcall cookie has unexpected size 9");
+        assert_eq!(
+            decode_cookie(&[0; 9]).unwrap_err().to_string(),
+            "action upcall cookie has unexpected size 9"
+        );
         let bad = decode_cookie(&[0xff; COOKIE_LEN]).unwrap_err().to_string();
         assert_eq!(bad, "invalid user cookie of type 65535 and size 32");
     }
@@ -490,7 +493,10 @@ mod tests {
         let port = one(attr::IN_PORT, &5u32.to_ne_bytes());
         assert_eq!(decode_key(&port).map(|f| f.in_port), Ok(5));
         assert_eq!(decode_key(&[]).map(|f| f.in_port), Ok(DpPort::NONE.0));
-        assert_eq!(decode_key(&[port.clone(), port.clone()].concat()), Err(KeyWireError::Twice(attr::IN_PORT)));
+        assert_eq!(
+            decode_key(&[port.clone(), port.clone()].concat()),
+            Err(KeyWireError::Twice(attr::IN_PORT))
+        );
         assert_eq!(decode_key(&port[..6]), Err(KeyWireError::Cut(0)));
         assert_eq!(decode_key(&[0, 0, 0, 0]), Err(KeyWireError::Cut(0)));
         let short = one(attr::IN_PORT, &[1, 2]);

@@ -113,7 +113,8 @@ impl State {
     fn queue(&mut self, kind: UpcallKind, packet: Packet, key: Vec<u8>, cookie: &[u8]) {
         let n = self.channels.len();
         let port = flow::odp::wire::decode_key(&key).map_or(0, |f| f.in_port as usize);
-        let Some(c) = (n > 0).then(|| &mut self.channels[port % n]).filter(|c| c.queue.len() < CHANNEL) else {
+        let Some(c) = (n > 0).then(|| &mut self.channels[port % n]).filter(|c| c.queue.len() < CHANNEL)
+        else {
             self.stats.lost += 1;
             return;
         };
