@@ -26,6 +26,7 @@ mod openflow;
 mod poll_mode;
 mod ports;
 mod replay;
+mod scheduling;
 mod service;
 mod tidy;
 mod trace;

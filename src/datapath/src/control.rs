@@ -645,7 +645,9 @@ impl Control {
             }
             rxqs.sort_by(|a, b| (&a.port, a.queue).cmp(&(&b.port, b.queue)));
             let all = infra::clock::tsc_hz() * intervals.min(INTERVALS) as u64 * INTERVAL_MS / 1_000;
-            let cycles = if t.history.any() { all } else { 0 };
+            // The interval in which queues were spread tells nothing.
+            let known = t.history.ended().wrapping_sub(t.spread_at) > 1;
+            let cycles = if known { all } else { 0 };
             let busy_cycles = t.history.sum(intervals);
             PmdRxqs { pmd: t.id, numa: t.numa, isolated: t.isolated, cycles, busy_cycles, rxqs }
         };

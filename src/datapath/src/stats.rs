@@ -171,11 +171,6 @@ impl Intervals {
         next.wrapping_sub(since) >= n && (1..=n.min(INTERVALS)).all(|back| slot(back) >= least)
     }
 
-    /// Whether an interval has ended.
-    pub(crate) fn any(&self) -> bool {
-        self.next.load(Ordering::Relaxed) != 0
-    }
-
     /// Cycles over the last `n` intervals, as far as they are remembered.
     pub(crate) fn sum(&self, n: usize) -> u64 {
         let next = self.next.load(Ordering::Relaxed);
