@@ -130,6 +130,7 @@ impl Handlers {
                 Ok(t) => threads.push(t),
                 Err(e) => {
                     end(&mut threads);
+                    self.shared.close();
                     return Err(DpError::Thread(e));
                 }
             }
@@ -153,9 +154,7 @@ impl Handlers {
     /// Ends all threads. What misses from now on is lost, and counted by the datapath.
     pub fn stop(&self) {
         end(&mut self.threads.lock());
-        if let Some(Err(e)) = self.shared.dp.queue().map(|q| q.set_handlers(0)) {
-            infra::vlog!(LOG, Err, "{}: cannot stop queueing: {e}", self.shared.dp.full_name());
-        }
+        self.shared.close();
     }
 
     /// Threads that run.
@@ -212,19 +211,26 @@ fn end(threads: &mut Vec<Thread>) {
 }
 
 impl Shared {
+    /// Has nothing queued any more.
+    fn close(&self) {
+        if let Some(Err(e)) = self.dp.queue().map(|q| q.set_handlers(0)) {
+            infra::vlog!(LOG, Err, "{}: cannot stop queueing: {e}", self.dp.full_name());
+        }
+    }
+
     fn run(&self, index: usize, mut poller: Poller, stop: &AtomicBool) {
         while !stop.load(Ordering::Acquire) {
             if self.batch(index) > 0 {
                 continue;
             }
             if let Some(q) = self.dp.queue() {
+                let waker = q.waker(index);
+                // What is announced from here on must wake.
+                waker.iter().for_each(Waker::drain);
                 if !q.prepare_sleep(index) {
                     continue;
                 }
-                if let Some(w) = q.waker(index) {
-                    w.drain();
-                    poller.fd_in(w.fd());
-                }
+                waker.iter().for_each(|w| poller.fd_in(w.fd()));
             }
             poller.block();
         }

@@ -269,6 +269,36 @@ fn upcalls_are_told_apart_by_type_and_cookie() {
 }
 
 #[test]
+fn what_the_datapath_cannot_do_is_done_here_for_each_packet() {
+    let arp = rule(
+        &[(Field::EthType, 0x806)],
+        [
+            vec![Action::SetField {
+                field: Field::ArpOp,
+                value: 2,
+                mask: Field::ArpOp.all_ones(),
+                flow_has_vlan: false,
+            }],
+            out(2),
+        ]
+        .concat(),
+    );
+    let b = Bench::new(&[&arp], 1);
+    let mut request = vec![0xff; 6];
+    request.extend([2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 1]);
+    request.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 2]);
+    b.dp.receive(1, &request);
+    b.serve();
+    assert!(b.flows()[0].ends_with("=> userspace(pid=0,slow_path(action))"), "{:?}", b.flows());
+    b.dp.receive(1, &request);
+    b.serve();
+    let s = b.handlers.stats();
+    assert_eq!((read(&s.misses), read(&s.slow_path), b.dp.sent().len()), (1, 1, 2));
+    b.sweep();
+    assert_eq!(packets(&arp), 2, "one that missed, one that the flow counted");
+}
+
+#[test]
 fn packets_for_controllers_are_bounded() {
     let c = rule(&[], vec![Action::Output { port: OfPort(0xfffd), max_len: 64 }]);
     let b = Bench::new(&[&c], 1);

@@ -3,8 +3,7 @@
 //! Neighbours: parent module; `upcall` translates. Threads: a handler.
 
 use super::{Shared, LOG, MAX_BATCH};
-use crate::upcall::translate_flow;
-use crate::upcall::Purpose;
+use crate::upcall::{translate_flow, Purpose};
 use crate::xlate::XlateOut;
 use datapath::{DpOp, FlowPut, OpError, PmdId, QueuedUpcall, UpcallKind, UserspacePacket};
 use flow::extract::PktMetadata;
@@ -64,14 +63,11 @@ impl Shared {
     /// Handles what a channel has, up to a batch. Returns how many packets it was.
     pub(super) fn batch(&self, index: usize) -> usize {
         let Some(queue) = self.dp.queue() else { return 0 };
-        let (mut n, mut ops) = (0, Ops::default());
-        while n < MAX_BATCH {
-            let Some(up) = queue.recv(index) else { break };
-            n += 1;
-            self.one(up, &mut ops);
-        }
+        let (mut upcalls, mut ops) = (Vec::new(), Ops::default());
+        let n = queue.recv(index, MAX_BATCH, &mut upcalls);
         if n > 0 {
             self.stats.batches();
+            upcalls.into_iter().for_each(|up| self.one(up, &mut ops));
             self.operate(ops.ops);
         }
         n

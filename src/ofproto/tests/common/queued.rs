@@ -134,6 +134,7 @@ impl State {
                     let copy = Packet::from_slice(packet.data());
                     self.queue(UpcallKind::Action, copy, encode_key(flow), &bytes);
                 }
+                DpAction::Set(_) => {}
                 other => panic!("no such action here: {other:?}"),
             }
         }
@@ -274,8 +275,12 @@ impl UpcallQueue for QueuedDatapath {
         s.stats.lost += old.iter().map(|c| c.queue.len() as u64).sum::<u64>();
         Ok(())
     }
-    fn recv(&self, handler: usize) -> Option<QueuedUpcall> {
-        self.state.lock().channels.get_mut(handler)?.queue.pop_front()
+    fn recv(&self, handler: usize, max: usize, batch: &mut Vec<QueuedUpcall>) -> usize {
+        let mut s = self.state.lock();
+        let Some(c) = s.channels.get_mut(handler) else { return 0 };
+        let n = c.queue.len().min(max);
+        batch.extend(c.queue.drain(..n));
+        n
     }
     fn prepare_sleep(&self, handler: usize) -> bool {
         let mut s = self.state.lock();
