@@ -333,6 +333,7 @@ impl Manager {
         let name = format!("ovs-{}", class.name);
         let dp = Datapath::new(&name, slow.upcall(), options).map_err(|e| e.to_string())?;
         dp.set_config(dp_config(&self.other_config)).map_err(|e| e.to_string())?;
+        dp.set_perf_log(self.perf_log);
         // The datapath's own local port is number 0, as in every datapath.
         let local = self
             .opener

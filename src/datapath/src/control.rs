@@ -328,6 +328,7 @@ impl Control {
             return Ok(());
         }
         let respread = self.say_changes(&old, first);
+        self.balancer.hopeless = false;
         for t in &self.threads {
             self.send_config(t.id);
         }
