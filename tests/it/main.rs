@@ -23,6 +23,7 @@ mod lab;
 mod lifecycle;
 mod megaflows;
 mod openflow;
+mod perf;
 mod poll_mode;
 mod ports;
 mod replay;
