@@ -13,7 +13,7 @@ use crate::perf::{Perf, PerfLog};
 use crate::show_perf::suspicious;
 use crate::stats::{Intervals, PmdStats, SharedStats, INTERVALS, INTERVAL_MS};
 use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
-use crate::tx::{Sink, TxPort, TxPorts};
+use crate::tx::{Drops, Sink, TxPort, TxPorts};
 use crate::xps::Pool;
 use flow::DpPort;
 use infra::cpu::{thread_number, CoreId, NumaId};
@@ -25,7 +25,7 @@ use infra::{info, warn};
 use netdev::Netdev;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -78,7 +78,7 @@ pub(crate) struct Port {
     /// Whether its receive queues are polled.
     receives: bool,
     /// Drops of present queues, one cell a thread.
-    drops: Vec<Arc<AtomicU64>>,
+    drops: Vec<Arc<Drops>>,
     /// Drops of queues given back.
     dropped: u64,
     pub(crate) rxqs: Vec<RxqEntry>,
@@ -490,7 +490,7 @@ impl Control {
                     None => p.histories.push(q.history),
                 }
             }
-            p.dropped += p.drops.drain(..).map(|d| d.load(Ordering::Relaxed)).sum::<u64>();
+            p.dropped += p.drops.drain(..).map(|d| d.get()).sum::<u64>();
         }
     }
 
@@ -529,7 +529,7 @@ impl Control {
                 let max = q.max_frame();
                 (Sink::Own(q), max)
             };
-            let cell = Arc::new(AtomicU64::new(0));
+            let cell = Arc::new(Drops::default());
             port.drops.push(Arc::clone(&cell));
             self.common.send(t.id, Cmd::AddTx(Box::new(TxPort::new(no, sink, max, cell))));
         }
@@ -572,7 +572,7 @@ impl Control {
         let info = |(no, p): (&u32, &Port)| PortInfo {
             no: DpPort(*no),
             netdev: Arc::clone(&p.netdev),
-            tx_dropped: p.dropped + p.drops.iter().map(|d| d.load(Ordering::Relaxed)).sum::<u64>(),
+            tx_dropped: p.dropped + p.drops.iter().map(|d| d.get()).sum::<u64>(),
         };
         self.ports.iter().map(info).collect()
     }

@@ -146,6 +146,7 @@ pub(crate) const INTERVAL_MS: u64 = 5_000;
 
 /// Cycles spent on something in recent intervals. Written by one thread.
 #[derive(Default)]
+#[repr(align(128))]
 pub(crate) struct Intervals {
     slots: [AtomicU64; INTERVALS],
     next: AtomicUsize,

@@ -28,6 +28,23 @@ pub(crate) enum Sink {
 /// A packet on its way to the io thread.
 pub(crate) type Relayed = (DpPort, Packet);
 
+/// Packets for a port that one thread dropped: on a line of its own, for a port that refuses packets refuses many.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Drops(AtomicU64);
+
+impl Drops {
+    /// How many.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts more. Called by one thread only.
+    fn add(&self, n: usize) {
+        self.0.store(self.get() + n as u64, Ordering::Relaxed);
+    }
+}
+
 /// A port as this thread sends to it.
 pub(crate) struct TxPort {
     pub(crate) no: DpPort,
@@ -37,18 +54,18 @@ pub(crate) struct TxPort {
     /// Cycle count when the oldest packet came in.
     since: u64,
     /// Packets this thread dropped instead of sending. Written by this thread only.
-    dropped: Arc<AtomicU64>,
+    dropped: Arc<Drops>,
 }
 
 impl TxPort {
-    pub(crate) fn new(no: DpPort, sink: Sink, max_frame: usize, dropped: Arc<AtomicU64>) -> TxPort {
+    pub(crate) fn new(no: DpPort, sink: Sink, max_frame: usize, dropped: Arc<Drops>) -> TxPort {
         TxPort { no, sink, buf: Batch::new(), max_frame, since: 0, dropped }
     }
 
     #[cold]
     fn drop_n(&self, reason: Drop, n: usize, stats: &mut PmdStats) {
         stats.drop_n(reason, n);
-        self.dropped.store(self.dropped.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
+        self.dropped.add(n);
     }
 
     /// Whether the device takes a frame of `len` bytes by now: its MTU may have been raised since it was asked.
