@@ -10,10 +10,11 @@ use crate::paths;
 use crate::stream::{Listener, Received, Stream};
 use infra::poll::Poller;
 use infra::vlog::{Module, RateLimit};
-use infra::{clock, debug, err, vlog_rl};
+use infra::{clock, debug, err, info, vlog_rl};
 use std::collections::{BTreeMap, VecDeque};
 
 static LOG: Module = Module::new("vconn");
+static CONNMGR: Module = Module::new("connmgr");
 static LIMIT: RateLimit = RateLimit::new(60, 10);
 
 /// No more is read from a client while so much waits to be written to it.
@@ -113,6 +114,7 @@ impl OpenFlowSockets {
             let path = paths::in_rundir(format!("{name}.mgmt"));
             match Listener::unix(&path) {
                 Ok(listener) => {
+                    info!(CONNMGR, "{name}: added service controller \"punix:{}\"", path.display());
                     self.endpoints.insert(name.to_string(), Endpoint { listener, connections: Vec::new() });
                 }
                 Err(error) => {

@@ -43,11 +43,13 @@ impl Opener {
     }
 }
 
+static NETDEV: infra::vlog::Module = infra::vlog::Module::new("netdev");
+
 /// The text for `Interface.error`.
 fn error_text(name: &str, e: &Error) -> String {
     match e {
         Error::UnknownType(kind) => {
-            infra::vlog!(LOG, Warn, "could not create netdev {name} of unknown type {kind}");
+            infra::vlog!(NETDEV, Warn, "could not create netdev {name} of unknown type {kind}");
             format!("could not open network device {name} (Address family not supported by protocol)")
         }
         other => other.to_string(),
