@@ -324,14 +324,13 @@ impl Control {
     pub(crate) fn set_config(&mut self, config: DpConfig) -> Result<(), DpError> {
         let old = std::mem::replace(&mut self.config, config);
         let first = !std::mem::replace(&mut self.configured, true);
-        if !first && old == self.config {
-            return Ok(());
+        let changed = first || old != self.config;
+        let respread = changed && self.say_changes(&old, first);
+        if changed {
+            self.balancer.hopeless = false;
+            self.threads.iter().for_each(|t| self.send_config(t.id));
         }
-        let respread = self.say_changes(&old, first);
-        self.balancer.hopeless = false;
-        for t in &self.threads {
-            self.send_config(t.id);
-        }
+        // Also when nothing changed: what failed before may succeed now.
         let adjusted = self.adjust(None);
         if respread || !matches!(adjusted, Ok(false)) {
             self.schedule();
