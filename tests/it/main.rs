@@ -21,6 +21,7 @@ mod harness;
 #[allow(dead_code)]
 mod lab;
 mod lifecycle;
+mod logging;
 mod megaflows;
 mod openflow;
 mod perf;

@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 pub(crate) static LOG: infra::vlog::Module = infra::vlog::Module::new("bridge");
 
+/// The database changed, and all was brought in line with it.
+static RECONFIGURED: infra::coverage::Counter = infra::coverage::Counter::new("bridge_reconfigure");
 /// How often link states are read and tables aged.
 const POLL_MS: i64 = 1000;
 /// Least time between two readings, however often links change.
@@ -272,6 +274,7 @@ impl Manager {
 
     /// Makes `wanted` the state in effect.
     pub fn reconfigure(&mut self, wanted: Wanted) {
+        RECONFIGURED.inc();
         self.next_cfg = wanted.next_cfg;
         self.rejected = wanted.rejected;
         self.library.configure(&wanted.other_config);
