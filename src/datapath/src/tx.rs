@@ -9,7 +9,7 @@ use crate::xps::Pool;
 use flow::DpPort;
 use infra::ring::WakeProducer;
 use netdev::TxQueue;
-use packet::{Batch, Packet};
+use packet::{Batch, Packet, BATCH_SIZE};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -135,22 +135,24 @@ impl TxPort {
 /// Sends each packet on the queue of its hash, in order on each; what is not taken stays. Returns the queues used.
 #[cold]
 fn send_by_hash(pool: &Pool, buf: &mut Batch) -> u64 {
-    let (mut rest, mut refused, mut queues) = (std::mem::take(buf), Batch::new(), 0);
-    while let Some(first) = rest.as_slice().first().map(|p| pool.of(p)) {
-        let (mut mine, mut others) = (Batch::new(), Batch::new());
-        for p in rest.drain() {
-            let to = if pool.of(&p) == first { &mut mine } else { &mut others };
-            // Each has room for all.
-            let _ = to.push(p);
+    let mut to = [0; BATCH_SIZE];
+    to.iter_mut().zip(buf.as_slice()).for_each(|(t, p)| *t = pool.of(p));
+    let mut packets = [const { None }; BATCH_SIZE];
+    packets.iter_mut().zip(buf.drain()).for_each(|(slot, p)| *slot = Some(p));
+    let mut queues = 0;
+    for i in 0..BATCH_SIZE {
+        if packets[i].is_none() {
+            continue;
         }
-        pool.queue(first).lock().send(&mut mine);
-        for p in mine.drain() {
-            let _ = refused.push(p);
+        let mut mine = Batch::new();
+        for (slot, _) in packets.iter_mut().zip(to).skip(i).filter(|(_, t)| *t == to[i]) {
+            // As many as a batch holds, at most.
+            slot.take().into_iter().for_each(|p| drop(mine.push(p)));
         }
+        pool.queue(to[i]).lock().send(&mut mine);
         queues += 1;
-        rest = others;
+        mine.drain().for_each(|p| drop(buf.push(p)));
     }
-    *buf = refused;
     queues
 }
 
