@@ -80,7 +80,7 @@ pub struct Side {
 
 /// Who looks after flows: the test itself, or threads.
 pub enum Sweeps {
-    Own(Revalidator),
+    Own(Box<Revalidator>),
     Threads(Arc<SlowPath>),
 }
 
@@ -128,7 +128,7 @@ impl Side {
         let dp = Datapath::new("ovs-netdev", wrap(&world, &upcalls), options).expect("a datapath");
         dp.set_config(config(3, 1)).expect("cores");
         let rev = Revalidator::new(world.clone(), upcalls.clone(), dp.clone());
-        Side::over(world, upcalls, dp, (Sweeps::Own(rev), Some(clock)))
+        Side::over(world, upcalls, dp, (Sweeps::Own(Box::new(rev)), Some(clock)))
     }
 
     /// One whose datapath and revalidators have threads, and whose clock is the machine's.
