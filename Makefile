@@ -1,7 +1,7 @@
 # make demo    ten seconds of replayed traffic through two DPDK ports, with numbers
 # make test    formatting, lints, every test
 # make build   target/release/ovs-vswitchd
-# make bench   component benchmarks
+# make bench   component benchmarks; the whole daemon beside Open vSwitch (root, hugepages)
 # make install binary, service files and manual page into Debian's places (DESTDIR=...)
 # make deps    installs with apt-get what is missing
 # make fmt     formats the sources
@@ -38,6 +38,7 @@ install:
 
 bench:
 	$(CARGO) bench --workspace --locked
+	$(CARGO) test --release --locked --test it perf:: -- --ignored --nocapture --test-threads=1
 
 deps:
 	@./.ci/deps

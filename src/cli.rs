@@ -308,8 +308,10 @@ fn log_option(name: &str, value: Option<&str>) -> Result<(), CliError> {
             // The reason is logged already; an empty line of our own would add nothing.
             vlog::set_log_file(&path).map_err(|_| CliError(String::new()))
         }
-        ("syslog-target", Some(target)) => vlog::set_syslog_target(target)
-            .map_err(|_| CliError(format!("{program}: invalid syslog target '{target}' (use HOST:PORT)"))),
+        ("syslog-target", Some(target)) => {
+            vlog::set_syslog_target(target);
+            Ok(())
+        }
         (_, method) => {
             let method = method.unwrap_or_default();
             vlog::set_syslog_method(method)

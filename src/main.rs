@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Path::new(&argv0).file_name().map_or_else(|| argv0.clone(), |n| n.to_string_lossy().into_owned());
     vlog::set_program_name(&name);
     process::faults_kill();
+    process::return_large_memory();
     let words: Vec<String> = words.collect();
     match cli::parse(&argv0, &words) {
         Ok(cli::Parsed::Print(text)) => {

@@ -187,3 +187,42 @@ fn event_names(events: i16) -> String {
     ];
     names.iter().filter(|(bit, _)| events & bit != 0).map(|(_, name)| *name).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a long turn and a busy loop leave in the log.
+    #[test]
+    fn long_turns_and_busy_loops() {
+        let path = std::env::temp_dir().join(format!("mainloop-test-{}.log", std::process::id()));
+        vlog::set_log_file(&path).unwrap();
+        let mut watch = Watch::new();
+        watch.turn_begins();
+        watch.turn_ends();
+        let (began, usage) = watch.turn.unwrap_or((real_ms() - 1_234, Usage::default()));
+        watch.turn = Some((began, usage));
+        watch.turn_ends();
+        let at = std::panic::Location::caller();
+        let wake = |cause| Wake { cause, at, waited_ms: 0 };
+        watch.woken(&wake(Cause::Timeout(5)));
+        watch.per_cent = Some(75);
+        watch.woken(&wake(Cause::Timeout(0)));
+        let null = std::fs::File::open("/dev/null").unwrap();
+        watch.woken(&wake(Cause::Fd(std::os::fd::AsRawFd::as_raw_fd(&null), libc::POLLIN | libc::POLLHUP)));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let _ = std::fs::remove_file(&path);
+        let long = text.lines().find(|l| l.contains("|timeval|WARN|Unreasonably long 1")).expect(&text);
+        assert!(long.contains("ms poll interval (") && long.ends_with("ms system)"), "{long}");
+        assert!(text.contains("|coverage|INFO|Event coverage, avg"), "{text}");
+        assert_eq!(text.matches("|poll_loop|").count(), 2, "{text}");
+        let line = format!(
+            "|poll_loop|INFO|wakeup due to 0-ms timeout at {}:{} (75% CPU usage)\n",
+            at.file(),
+            at.line()
+        );
+        assert!(text.contains(&line), "{text}");
+        assert!(text.contains("|wakeup due to [POLLIN][POLLHUP] on fd "), "{text}");
+        assert!(text.contains(" (character device /dev/null) at "), "{text}");
+    }
+}

@@ -11,10 +11,11 @@ use crate::paths;
 use crate::stream::{Listener, Received, Stream, StreamError, DSCP};
 use infra::poll::Poller;
 use infra::vlog::{Module, RateLimit};
-use infra::{clock, debug, err, vlog_rl};
+use infra::{clock, debug, err, info, vlog_rl};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 static LOG: Module = Module::new("vconn");
+static CONNMGR: Module = Module::new("connmgr");
 static LIMIT: RateLimit = RateLimit::new(60, 10);
 
 /// No more is read from a client while so much waits to be written to it.
@@ -139,7 +140,8 @@ impl OpenFlowSockets {
             }
             match door.open() {
                 Ok(listener) => {
-                    drop(self.endpoints.insert(door, Endpoint { listener, connections: Vec::new() }))
+                    info!(CONNMGR, "{}: added service controller \"{}\"", door.bridge, door.name());
+                    self.endpoints.insert(door, Endpoint { listener, connections: Vec::new() });
                 }
                 Err(error) => vlog_rl!(LOG, LIMIT, Err, "{}: failed to listen: {error}", door.name()),
             }

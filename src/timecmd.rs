@@ -18,7 +18,12 @@ pub fn add_commands(commands: &mut Commands<Context>) {
 }
 
 fn warp(args: &[&str]) -> Outcome<Context> {
-    let number = |text: &str| text.parse::<i64>().ok().filter(|n| *n > 0);
+    // As atoll(3): digits, whatever stands behind them.
+    let number = |text: &str| {
+        let text = text.trim_start();
+        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        text[..end].parse::<i64>().ok().filter(|n| *n > 0)
+    };
     let numbers: Option<Vec<i64>> = args.iter().map(|a| number(a)).collect();
     let (total, step) = match numbers.as_deref() {
         Some([all]) => (*all, *all),

@@ -8,6 +8,7 @@
 use crate::daemonize::reason;
 use crate::stream::{Listener, Received, Stream};
 use infra::command::{Command, Reply};
+use infra::coverage::Counter;
 use infra::poll::Poller;
 use infra::vlog::{Module, RateLimit};
 use infra::{debug, vlog_rl};
@@ -20,6 +21,8 @@ use std::path::Path;
 static LOG: Module = Module::new("unixctl");
 static RPC_LOG: Module = Module::new("jsonrpc");
 static LIMIT: RateLimit = RateLimit::new(60, 10);
+static RECEIVED: Counter = Counter::new("unixctl_received");
+static REPLIED: Counter = Counter::new("unixctl_replied");
 
 /// Clients beyond this many make the one that has been silent longest go.
 const MAX_CLIENTS: usize = 512;
@@ -100,7 +103,8 @@ impl<C: 'static> Commands<C> {
         let entry = self.0.get(method);
         let (min, max) = match entry {
             Some(entry) => (entry.min, entry.max),
-            None if method == "list-commands" => (0, 0),
+            // The second name is that of old versions.
+            None if method == "list-commands" || method == "help" => (0, 0),
             None => {
                 return Outcome::Now(Err(format!(
                 "\"{method}\" is not a valid command (use \"list-commands\" to see a list of valid commands)"
@@ -134,6 +138,8 @@ struct Client<C> {
     framer: Framer,
     output: VecDeque<u8>,
     pending: Pending<C>,
+    /// Replies are JSON objects, as `ovs-appctl -f json` of later versions asks.
+    json: bool,
     /// There may be whole requests in the framer.
     more: bool,
     last_used: i64,
@@ -182,6 +188,7 @@ impl<C: 'static> Server<C> {
             framer: Framer::new(Limits::CONTROL),
             output: VecDeque::new(),
             pending: Pending::No,
+            json: false,
             more: false,
             last_used: now,
         });
@@ -292,7 +299,13 @@ impl<C: 'static> Client<C> {
                 return false;
             }
         };
+        RECEIVED.inc();
         debug!(LOG, "received request {method}{}, id={id}", Value::Array(params.clone()));
+        if method == "set-options" {
+            let reply = self.set_options(&params);
+            self.reply(&id, reply);
+            return true;
+        }
         match commands.dispatch(context, &method, &params) {
             Outcome::Now(reply) => self.reply(&id, reply),
             Outcome::Later(poll) => self.pending = Pending::Later(id, poll),
@@ -301,14 +314,35 @@ impl<C: 'static> Client<C> {
         true
     }
 
+    /// `set-options --format text|json`: what this client wants replies to be. Later versions of `ovs-appctl` send it
+    /// before their command; it is not listed, as the version that we are has no such command.
+    fn set_options(&mut self, params: &[Value]) -> Reply {
+        let words: Option<Vec<&str>> = params.iter().map(Value::as_str).collect();
+        let format = match words.as_deref() {
+            Some(["--format", format]) => format,
+            Some([word]) => word.strip_prefix("--format=").unwrap_or_default(),
+            _ => "",
+        };
+        match format {
+            "text" => self.json = false,
+            "json" => self.json = true,
+            _ => return Err("usage: set-options --format text|json".into()),
+        }
+        Ok(String::new())
+    }
+
     fn reply(&mut self, id: &Value, reply: Reply) {
+        REPLIED.inc();
         let (word, text) = match &reply {
             Ok(text) => ("success", text),
             Err(text) => ("error", text),
         };
         debug!(LOG, "replying with {word}, id={id}: \"{text}\"");
         let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        let body = Value::String(format!("{text}{newline}"));
+        let mut body = Value::String(format!("{text}{newline}"));
+        if self.json && reply.is_ok() && !text.is_empty() {
+            body = serde_json::json!({ "reply-format": "plain", "reply": body });
+        }
         let line = match reply {
             Ok(_) => format!("{{\"id\":{id},\"result\":{body},\"error\":null}}"),
             Err(_) => format!("{{\"id\":{id},\"error\":{body}}}"),
@@ -387,6 +421,27 @@ mod tests {
                 r#"{"id":3,"error":"\"nope\" is not a valid command (use \"list-commands\" to see a list of valid commands)\n"}"#,
                 r#"{"id":4,"error":"\"count\" command has non-string argument\n"}"#,
                 r#"{"id":5,"result":"2\n","error":null}"#
+            )
+        );
+    }
+
+    /// `-f json` of later tools.
+    #[test]
+    fn replies_in_json() {
+        let out = converse(
+            "json",
+            br#"{"method":"set-options","params":["--format","json"],"id":0}{"method":"count","params":[],"id":1}
+               {"method":"nope","params":[],"id":2}{"method":"set-options","params":["--format=text"],"id":3}
+               {"method":"count","params":[],"id":4}{"method":"set-options","params":["x"],"id":5}"#,
+        );
+        assert_eq!(
+            out,
+            concat!(
+                r#"{"id":0,"result":"","error":null}"#,
+                r#"{"id":1,"result":{"reply":"1\n","reply-format":"plain"},"error":null}"#,
+                r#"{"id":2,"error":"\"nope\" is not a valid command (use \"list-commands\" to see a list of valid commands)\n"}"#,
+                r#"{"id":3,"result":"","error":null}{"id":4,"result":"2\n","error":null}"#,
+                r#"{"id":5,"error":"usage: set-options --format text|json\n"}"#
             )
         );
     }

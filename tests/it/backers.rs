@@ -83,6 +83,7 @@ fn both_forward_and_are_listed_as_in_the_installed_program() {
         &["dpif-netdev/pmd-stats-clear"],
         &["dpif-netdev/pmd-stats-clear", "ovs-dummy"],
         &["dpif-netdev/dpif-impl-get"],
+        &["dpif-netdev/miniflow-parser-get"],
         &["dpif-dummy/change-port-number", "ovs-netdev", "n1", "7"],
         &["dpctl/del-flows", "dummy@ovs-dummy"],
         &["dpctl/dump-flows", "dummy@ovs-dummy"],

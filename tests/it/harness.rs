@@ -222,6 +222,7 @@ pub struct Setup {
     args: Vec<String>,
     start: bool,
     in_thread: bool,
+    here: bool,
     database: Vec<Vec<String>>,
     server: Vec<String>,
     remote: String,
@@ -235,6 +236,7 @@ impl Setup {
             args: Vec::new(),
             start: true,
             in_thread: false,
+            here: false,
             database: Vec::new(),
             server: Vec::new(),
             remote: "unix:db.sock".into(),
@@ -277,6 +279,12 @@ impl Setup {
         self
     }
 
+    /// In the network namespace in which the tests run, for sockets that a test has there.
+    pub fn here(mut self) -> Self {
+        self.here = true;
+        self
+    }
+
     /// Starts everything.
     pub fn up(self) -> Harness {
         Harness::new(self)
@@ -302,7 +310,11 @@ impl Harness {
     }
 
     fn new(setup: Setup) -> Self {
-        let namespace = if setup.in_thread { Namespace::of_this_thread() } else { Namespace::new() };
+        let namespace = match (setup.here, setup.in_thread) {
+            (true, _) => Namespace(String::new()),
+            (false, true) => Namespace::of_this_thread(),
+            (false, false) => Namespace::new(),
+        };
         let dir = std::env::temp_dir().join(unique("ovs-it-"));
         std::fs::create_dir_all(&dir).expect("run directory");
         let mut harness = Harness {
@@ -396,6 +408,16 @@ impl Harness {
         command.arg("--log-file=switch.log").args(args).args(&self.args);
         let start = run(command.arg(&self.remote));
         assert_eq!((start.code, start.err.as_str()), (0, ""));
+    }
+
+    /// Starts the switch with the given options, without a word about syslog; returns once it answers.
+    pub fn foreground(&self, args: &[&str]) -> Process {
+        let mut command = self.command(self.which.program());
+        command.args(&self.args).args(args).args(["--pidfile=switch.pid", "--unixctl=switch.ctl"]);
+        command.args(["--log-file=switch.log", "-vconsole:off", "unix:db.sock"]);
+        let process = Process::start(&mut command, &self.path("switch.out"));
+        wait_until("the switch answers", || self.try_appctl(&["version"]).code == 0);
+        process
     }
 
     /// The pid in a pidfile.

@@ -14,17 +14,21 @@ mod dummy;
 mod flood;
 mod flow_life;
 mod forwarding;
+mod handlers;
 // The tests of each part use their share of it.
 #[allow(dead_code)]
 mod harness;
 #[allow(dead_code)]
 mod lab;
 mod lifecycle;
+mod logging;
 mod megaflows;
 mod openflow;
+mod perf;
 mod poll_mode;
 mod ports;
 mod replay;
+mod scheduling;
 mod service;
 mod tidy;
 mod tls;

@@ -7,13 +7,21 @@ use packet::build::{Builder, Ip4};
 use std::process::Command;
 use std::time::Duration;
 
-/// Thread id of the only poll-mode thread.
-fn pmd_thread(h: &mut Harness) -> String {
+/// Thread id of the poll-mode thread of a core.
+pub fn thread_of(h: &mut Harness, core: u32) -> String {
     let tasks = format!("/proc/{}/task", h.switch().pid());
+    let wanted = format!("pmd-c{core:02}/");
     let name = |dir: &std::fs::DirEntry| std::fs::read_to_string(dir.path().join("comm")).unwrap_or_default();
     let all = std::fs::read_dir(&tasks).expect("threads").flatten();
-    let pmd = all.filter(|t| name(t).starts_with("pmd-c")).map(|t| t.path()).next();
-    pmd.and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned())).expect("a poll-mode thread")
+    let pmd = all.filter(|t| name(t).starts_with(&wanted)).map(|t| t.file_name()).next();
+    pmd.expect("a poll-mode thread").to_string_lossy().into_owned()
+}
+
+/// Nanoseconds that a thread was on its core.
+pub fn thread_time(h: &mut Harness, thread: &str) -> f64 {
+    let path = format!("/proc/{}/task/{thread}/schedstat", h.switch().pid());
+    let times = std::fs::read_to_string(path).expect("schedstat");
+    times.split_whitespace().next().and_then(|t| t.parse().ok()).expect("nanoseconds")
 }
 
 fn flows(h: &Harness) -> u64 {
@@ -24,10 +32,7 @@ fn flows(h: &Harness) -> u64 {
 /// Packets received, and nanoseconds that the thread was on its core.
 fn progress(h: &mut Harness, thread: &str) -> (f64, f64) {
     let show = h.control("dpif-netdev/pmd-stats-show", &[]).expect("pmd-stats-show");
-    let path = format!("/proc/{}/task/{thread}/schedstat", h.switch().pid());
-    let times = std::fs::read_to_string(path).expect("schedstat");
-    let ran: f64 = times.split_whitespace().next().and_then(|t| t.parse().ok()).expect("nanoseconds");
-    (number_after(&show, "packets received", "received") as f64, ran)
+    (number_after(&show, "packets received", "received") as f64, thread_time(h, thread))
 }
 
 /// Million packets in a second of the thread's time.
@@ -38,7 +43,8 @@ fn rate(h: &mut Harness, thread: &str) -> f64 {
     (p1 - p0) / (t1 - t0) * 1e3
 }
 
-fn median(mut v: Vec<f64>) -> f64 {
+/// The middle one.
+pub fn median(mut v: Vec<f64>) -> f64 {
     v.sort_by(f64::total_cmp);
     v[v.len() / 2]
 }
@@ -69,7 +75,7 @@ fn a_flood_of_new_flows_is_not_at_the_cost_of_others() {
     let flood = format!("net_pcap1,rx_pcap={},infinite_rx=1", capture(&h, "flood.pcap", &new));
     add_dpdk_port(&h, "steady", 2, &steady);
     wait_until("the flow is established", || flows(&h) == 1);
-    let thread = pmd_thread(&mut h);
+    let thread = thread_of(&mut h, 0);
 
     let (mut ratios, mut alone) = (Vec::new(), rate(&mut h, &thread));
     while ratios.len() < 9 {
@@ -121,7 +127,7 @@ fn a_thread_that_forwards_makes_no_system_calls() {
     let devargs = format!("net_pcap1,rx_pcap={},infinite_rx=1", capture(&h, "in.pcap", &frames));
     add_dpdk_port(&h, "in", 1, &devargs);
     wait_until("the flows are established", || flows(&h) >= 4);
-    let thread = pmd_thread(&mut h);
+    let thread = thread_of(&mut h, 0);
     let before = progress(&mut h, &thread).0;
     let strace = run(Command::new("timeout").args(["-s", "INT", "5", "strace", "-c", "-p", &thread]));
     let received = progress(&mut h, &thread).0 - before;

@@ -5,7 +5,7 @@
 //! main only.
 
 use crate::class::DatapathClass;
-use datapath::Datapath;
+use datapath::{Datapath, Provider};
 use flow::DpPort;
 use ofproto::slowpath::SlowPath;
 use ofproto::World;
@@ -25,6 +25,11 @@ pub struct Backer {
 }
 
 impl Backer {
+    /// The datapath as all types of datapath are used.
+    pub(crate) fn provider(&self) -> Arc<dyn Provider> {
+        self.datapath.clone()
+    }
+
     /// Names of the ports, by number.
     pub(crate) fn port_names(&self) -> BTreeMap<DpPort, String> {
         self.datapath.ports().into_iter().map(|p| (p.no, p.netdev.name().to_string())).collect()

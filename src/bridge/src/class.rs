@@ -2,7 +2,7 @@
 //!
 //! Neighbours: `manager` makes datapaths, `ports` adds to them. Threads: plain data.
 
-use datapath::Datapath;
+use datapath::Provider;
 use flow::DpPort;
 
 /// A type of datapath, as `Bridge.datapath_type` names it.
@@ -24,7 +24,7 @@ impl DatapathClass {
     }
 
     /// The number that a port of this name gets, when it is free.
-    pub(crate) fn port_number(&self, dp: &Datapath, name: &str) -> Option<DpPort> {
+    pub(crate) fn port_number(&self, dp: &dyn Provider, name: &str) -> Option<DpPort> {
         if !self.dummy {
             return None;
         }

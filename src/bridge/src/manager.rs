@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 pub(crate) static LOG: infra::vlog::Module = infra::vlog::Module::new("bridge");
 
+/// The database changed, and all was brought in line with it.
+static RECONFIGURED: infra::coverage::Counter = infra::coverage::Counter::new("bridge_reconfigure");
 /// How often link states are read and tables aged.
 const POLL_MS: i64 = 1000;
 /// Least time between two readings, however often links change.
@@ -283,13 +285,7 @@ impl Manager {
         if self.ready {
             poller.timer_until(self.status.deadline());
         }
-        for b in self.shared.backers.iter() {
-            if b.datapath.userspace_prepare_sleep() {
-                poller.fd_in(b.datapath.userspace_waker().fd());
-            } else {
-                poller.immediate();
-            }
-        }
+        self.shared.backers.iter().for_each(|b| b.slow.wait(poller));
     }
 
     fn stats_interval(&self) -> i64 {
@@ -339,6 +335,7 @@ impl Manager {
 
     /// Makes `wanted` the state in effect.
     pub fn reconfigure(&mut self, wanted: Wanted) {
+        RECONFIGURED.inc();
         self.next_cfg = wanted.next_cfg;
         self.config_seq += 1;
         self.ssl = wanted.ssl;
@@ -402,13 +399,14 @@ impl Manager {
         let name = format!("ovs-{}", class.name);
         let dp = Datapath::new(&name, slow.upcall(), options).map_err(|e| e.to_string())?;
         dp.set_config(dp_config(&self.other_config)).map_err(|e| e.to_string())?;
+        dp.set_perf_log(self.perf_log);
         // The datapath's own local port is number 0, as in every datapath.
         let local = self
             .opener
             .open(&name, class.device_kind("internal"), &netdev::Config::default())
             .map_err(|e| e.to_string())?;
         dp.add_port(local, Some(flow::DpPort(0))).map_err(|e| e.to_string())?;
-        slow.start(dp.clone());
+        slow.start(dp.clone()).map_err(|e| e.to_string())?;
         let backer = Arc::new(Backer { class, world, datapath: dp, slow });
         self.shared.backers.add(backer.clone());
         Ok(backer)
@@ -604,13 +602,10 @@ impl Manager {
 
     fn packet_ins(&mut self) {
         let bridges = &mut self.bridges;
-        for Backer { datapath, slow, .. } in self.shared.backers.iter().map(Arc::as_ref) {
-            datapath.userspace_waker().drain();
-            datapath.drain_userspace(MAX_PACKET_INS, &mut |p| {
-                if let Some(event) = slow.packet_in(p) {
-                    if let Some(b) = bridges.values_mut().find(|b| b.id == event.bridge) {
-                        b.of.send_packet_in(&event.as_event());
-                    }
+        for backer in self.shared.backers.iter() {
+            backer.slow.packet_ins(MAX_PACKET_INS, &mut |event| {
+                if let Some(b) = bridges.values_mut().find(|b| b.id == event.bridge) {
+                    b.of.send_packet_in(&event.as_event());
                 }
             });
         }

@@ -5,7 +5,7 @@
 use crate::manager::LOG;
 use crate::state::{Bridge, Interface};
 use crate::wanted::WantedInterface;
-use datapath::{Datapath, DpError};
+use datapath::{DpError, Provider};
 use flow::{DpPort, OfPort};
 use netdev::{Config, Error, Factory, Netdev};
 use ofproto::port::{Port, PortKind};
@@ -43,11 +43,13 @@ impl Opener {
     }
 }
 
+static NETDEV: infra::vlog::Module = infra::vlog::Module::new("netdev");
+
 /// The text for `Interface.error`.
 fn error_text(name: &str, e: &Error) -> String {
     match e {
         Error::UnknownType(kind) => {
-            infra::vlog!(LOG, Warn, "could not create netdev {name} of unknown type {kind}");
+            infra::vlog!(NETDEV, Warn, "could not create netdev {name} of unknown type {kind}");
             format!("could not open network device {name} (Address family not supported by protocol)")
         }
         other => other.to_string(),
@@ -78,7 +80,7 @@ pub(crate) fn ensure(b: &mut Bridge, w: &WantedInterface, opener: &Opener) -> bo
 
 fn bring_up(b: &mut Bridge, iface: &mut Interface, opener: &Opener) -> Result<(), String> {
     let w = iface.wanted.clone();
-    let (dp, class) = (b.backer.datapath.clone(), b.backer.class);
+    let (dp, class) = (b.backer.provider(), b.backer.class);
     let is_local = w.name == b.wanted.name;
     let kind = if iface.is_patch() {
         check_patch(&w)?;
@@ -94,8 +96,8 @@ fn bring_up(b: &mut Bridge, iface: &mut Interface, opener: &Opener) -> Result<()
                 infra::vlog!(LOG, Warn, "{}: cannot be brought up: {e}", w.name);
             }
         }
-        let wanted = class.port_number(&dp, &w.name);
-        let dp_port = dp.add_port_stopped(netdev.clone(), wanted).map_err(|e| dp_error_text(&w.name, &e))?;
+        let wanted = class.port_number(dp.as_ref(), &w.name);
+        let dp_port = dp.add_port(netdev.clone(), wanted).map_err(|e| dp_error_text(&w.name, &e))?;
         iface.netdev = Some(netdev.clone());
         iface.dp_port = Some(dp_port);
         iface.starting = true;
@@ -111,7 +113,7 @@ fn bring_up(b: &mut Bridge, iface: &mut Interface, opener: &Opener) -> Result<()
     };
     iface.ofport = Some(no);
     if let Some(dp_port) = iface.dp_port {
-        settle(&dp, dp_port, &b.wanted.name, no, &w);
+        settle(dp.as_ref(), dp_port, &b.wanted.name, no, &w);
     }
     let mut port = Port {
         no,
@@ -130,7 +132,7 @@ fn bring_up(b: &mut Bridge, iface: &mut Interface, opener: &Opener) -> Result<()
 }
 
 /// Gives the datapath its settings of a port. A list that cannot be read leaves them as they are.
-fn settle(dp: &Datapath, dp_port: DpPort, bridge: &str, no: OfPort, w: &WantedInterface) {
+fn settle(dp: &dyn Provider, dp_port: DpPort, bridge: &str, no: OfPort, w: &WantedInterface) {
     let why = match crate::settings::port_config(&w.config.other_config) {
         Some(config) => dp.set_port_config(dp_port, config).err().map(|e| e.to_string()),
         None => Some("Invalid argument".to_owned()),
@@ -180,7 +182,7 @@ fn configure(netdev: &Arc<dyn Netdev>, w: &WantedInterface) {
 
 /// Applies changes of the row to an interface in effect.
 fn update(b: &mut Bridge, w: &WantedInterface) -> bool {
-    let dp = &b.backer.datapath;
+    let dp = b.backer.provider();
     let Some(iface) = b.interfaces.get_mut(&w.name) else { return false };
     if w.ofport_request.is_some() && w.ofport_request != iface.wanted.ofport_request {
         renumber(&mut b.of, iface, w.ofport_request);
@@ -205,7 +207,7 @@ fn update(b: &mut Bridge, w: &WantedInterface) -> bool {
         iface.error = Some(text);
     }
     if let Some(ofport) = iface.ofport {
-        settle(dp, no, &b.wanted.name, ofport, w);
+        settle(dp.as_ref(), no, &b.wanted.name, ofport, w);
     }
     true
 }
@@ -233,7 +235,7 @@ pub(crate) fn remove(b: &mut Bridge, name: &str) {
         b.macs.flush_bundle(bundle.id);
     }
     if let Some(no) = iface.dp_port {
-        b.backer.datapath.del_port(no);
+        b.backer.provider().del_port(no);
     }
 }
 
@@ -249,7 +251,7 @@ pub(crate) fn renumbered(b: &mut Bridge, old: DpPort, new: DpPort) {
 
 /// Lets new ports receive, now that translation knows them. True when one could not, and went.
 pub(crate) fn start(b: &mut Bridge) -> bool {
-    let dp = &b.backer.datapath;
+    let dp = b.backer.provider();
     let mut gone = false;
     for (name, i) in &mut b.interfaces {
         if !std::mem::take(&mut i.starting) {

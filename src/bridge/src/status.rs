@@ -150,7 +150,9 @@ fn build(replica: &Replica, ctx: &Context<'_>, with_stats: bool) -> Transaction 
             let claimed =
                 ctx.rejected.iter().find(|(uuid, _)| *uuid == i.wanted.row).map(|(_, why)| why.clone());
             txn.set(&row.id(), "error", i.error.clone().or(claimed));
-            interface(&mut txn, &row.id(), port, with_stats);
+            // A new interface does not wait for the next interval.
+            let fresh = row.get("statistics").is_none_or(|d| matches!(d, Datum::Map(m) if m.is_empty()));
+            interface(&mut txn, &row.id(), port, with_stats || fresh);
         }
     }
     txn

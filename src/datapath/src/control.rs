@@ -13,10 +13,10 @@ use crate::perf::{Perf, PerfLog};
 use crate::show_perf::suspicious;
 use crate::stats::{Intervals, PmdStats, SharedStats, INTERVALS, INTERVAL_MS};
 use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
-use crate::tx::{Sink, TxPort, TxPorts};
+use crate::tx::{Drops, Sink, TxPort, TxPorts};
 use crate::xps::Pool;
 use flow::DpPort;
-use infra::cpu::{CoreId, NumaId};
+use infra::cpu::{thread_number, CoreId, NumaId};
 use infra::poll::Poller;
 use infra::ring::{wakeable_with, Consumer, RingBuffer, WakeProducer};
 use infra::vlog::{Module, RateLimit};
@@ -25,7 +25,7 @@ use infra::{info, warn};
 use netdev::Netdev;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -78,7 +78,7 @@ pub(crate) struct Port {
     /// Whether its receive queues are polled.
     receives: bool,
     /// Drops of present queues, one cell a thread.
-    drops: Vec<Arc<AtomicU64>>,
+    drops: Vec<Arc<Drops>>,
     /// Drops of queues given back.
     dropped: u64,
     pub(crate) rxqs: Vec<RxqEntry>,
@@ -101,7 +101,6 @@ pub(crate) struct Control {
     /// Counters of threads that ended.
     retired: PmdStats,
     io_waker: Waker,
-    next_id: u32,
 }
 
 impl Control {
@@ -117,7 +116,6 @@ impl Control {
             threads: Vec::new(),
             retired: PmdStats::default(),
             io_waker,
-            next_id: 1,
         };
         c.start_thread(PmdId::NON_PMD, NumaId(0))?;
         Ok(c)
@@ -199,10 +197,7 @@ impl Control {
             return Ok(None);
         }
         let (name, poller) = match id.core() {
-            Some(core) => {
-                self.next_id += 1;
-                (format!("pmd-c{:02}/id:{}", core.0, self.next_id), None)
-            }
+            Some(core) => (format!("pmd-c{:02}/id:{}", core.0, thread_number()), None),
             None => ("io".to_owned(), Some(Poller::new().map_err(DpError::Thread)?)),
         };
         let hook = self.common.options.thread_start.clone();
@@ -329,13 +324,13 @@ impl Control {
     pub(crate) fn set_config(&mut self, config: DpConfig) -> Result<(), DpError> {
         let old = std::mem::replace(&mut self.config, config);
         let first = !std::mem::replace(&mut self.configured, true);
-        if !first && old == self.config {
-            return Ok(());
+        let changed = first || old != self.config;
+        let respread = changed && self.say_changes(&old, first);
+        if changed {
+            self.balancer.hopeless = false;
+            self.threads.iter().for_each(|t| self.send_config(t.id));
         }
-        let respread = self.say_changes(&old, first);
-        for t in &self.threads {
-            self.send_config(t.id);
-        }
+        // Also when nothing changed: what failed before may succeed now.
         let adjusted = self.adjust(None);
         if respread || !matches!(adjusted, Ok(false)) {
             self.schedule();
@@ -494,7 +489,7 @@ impl Control {
                     None => p.histories.push(q.history),
                 }
             }
-            p.dropped += p.drops.drain(..).map(|d| d.load(Ordering::Relaxed)).sum::<u64>();
+            p.dropped += p.drops.drain(..).map(|d| d.get()).sum::<u64>();
         }
     }
 
@@ -533,7 +528,7 @@ impl Control {
                 let max = q.max_frame();
                 (Sink::Own(q), max)
             };
-            let cell = Arc::new(AtomicU64::new(0));
+            let cell = Arc::new(Drops::default());
             port.drops.push(Arc::clone(&cell));
             self.common.send(t.id, Cmd::AddTx(Box::new(TxPort::new(no, sink, max, cell))));
         }
@@ -576,7 +571,7 @@ impl Control {
         let info = |(no, p): (&u32, &Port)| PortInfo {
             no: DpPort(*no),
             netdev: Arc::clone(&p.netdev),
-            tx_dropped: p.dropped + p.drops.iter().map(|d| d.load(Ordering::Relaxed)).sum::<u64>(),
+            tx_dropped: p.dropped + p.drops.iter().map(|d| d.get()).sum::<u64>(),
         };
         self.ports.iter().map(info).collect()
     }
@@ -650,7 +645,9 @@ impl Control {
             }
             rxqs.sort_by(|a, b| (&a.port, a.queue).cmp(&(&b.port, b.queue)));
             let all = infra::clock::tsc_hz() * intervals.min(INTERVALS) as u64 * INTERVAL_MS / 1_000;
-            let cycles = if t.history.any() { all } else { 0 };
+            // The interval in which queues were spread tells nothing.
+            let known = t.history.ended().wrapping_sub(t.spread_at) > 1;
+            let cycles = if known { all } else { 0 };
             let busy_cycles = t.history.sum(intervals);
             PmdRxqs { pmd: t.id, numa: t.numa, isolated: t.isolated, cycles, busy_cycles, rxqs }
         };

@@ -348,6 +348,10 @@ impl Provider for Datapath {
         Datapath::port_changed(self, no)
     }
 
+    fn set_port_config(&self, no: DpPort, config: PortConfig) -> Result<(), DpError> {
+        Datapath::set_port_config(self, no, config)
+    }
+
     fn operate(&self, ops: Vec<DpOp>) -> Vec<Result<(), OpError>> {
         let one = |op| {
             let (to, cmd) = match op {

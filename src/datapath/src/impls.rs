@@ -60,9 +60,13 @@ fn logged(reply: Reply) -> Reply {
 }
 
 impl Implementations {
-    /// `dpif-netdev/dpif-impl-get`.
+    /// `dpif-netdev/dpif-impl-get`: a list for each datapath.
     pub fn dpifs(&self, dps: &[&Datapath]) -> String {
-        format!("Available DPIF implementations:\n  dpif_scalar (pmds: {})\n", list(&pmds(dps)))
+        let one = |dp| {
+            let pmds = list(&pmds(std::slice::from_ref(dp)));
+            format!("Available DPIF implementations:\n  dpif_scalar (pmds: {pmds})\n")
+        };
+        dps.iter().map(one).collect()
     }
 
     /// `dpif-netdev/dpif-impl-set dpif_implementation_name`.
@@ -73,9 +77,13 @@ impl Implementations {
         })
     }
 
-    /// `dpif-netdev/miniflow-parser-get`.
+    /// `dpif-netdev/miniflow-parser-get`: a list for each datapath.
     pub fn parsers(&self, dps: &[&Datapath]) -> String {
-        let (mut out, all) = (String::from("Available MFEX implementations:\n"), pmds(dps));
+        dps.iter().map(|dp| self.parsers_of(dp)).collect()
+    }
+
+    fn parsers_of(&self, dp: &Datapath) -> String {
+        let (mut out, all) = (String::from("Available MFEX implementations:\n"), pmds(&[dp]));
         for name in PARSERS {
             let has = |p: &&PmdId| *self.parsers.get(p).unwrap_or(&self.parser) == name;
             let users: Vec<PmdId> = all.iter().filter(has).copied().collect();

@@ -14,7 +14,7 @@
 //! Neighbours: [`crate::Datapath`] is one; `ofproto` (handlers, revalidators, slow path) and `bridge` use it. Threads:
 //! any thread may call anything, and none of it from [`crate::Upcall::miss`]; none of it waits for packets.
 
-use crate::api::{DpError, FlowEvent, FlowPut, PmdId, PortInfo, UserspacePacket};
+use crate::api::{DpError, FlowEvent, FlowPut, PmdId, PortConfig, PortInfo, UserspacePacket};
 use crate::shared::{SharedFlow, Ufid};
 use flow::{DpAction, DpPort, Flow};
 use infra::Waker;
@@ -111,6 +111,14 @@ pub trait Provider: Send + Sync {
     /// The device failed.
     fn port_changed(&self, no: DpPort) -> Result<(), DpError>;
 
+    /// Gives the datapath its settings of a port (`Interface.other_config`), where it has a use for them.
+    ///
+    /// # Errors
+    /// The port is not there, or they cannot be met.
+    fn set_port_config(&self, _no: DpPort, _config: PortConfig) -> Result<(), DpError> {
+        Ok(())
+    }
+
     /// Does all operations in their order. What comes back is the outcome of each, as far as it is known without
     /// waiting.
     fn operate(&self, ops: Vec<DpOp>) -> Vec<Result<(), OpError>>;
@@ -153,10 +161,10 @@ pub trait Provider: Send + Sync {
 
 /// A dump under way. Several threads may take batches of it at the same time; each flow comes once.
 pub trait FlowDump: Send + Sync {
-    /// Puts up to `max` flows, their counters brought up to date, behind those in `batch`. False when there are no
-    /// more. Flows that were not announced are announced before ([`FlowEvent::New`]), and such as are gone without
+    /// Puts up to `max` flows, their counters brought up to date, behind those in `batch`. Returns how many; none at
+    /// the end. Flows that were not announced are announced before ([`FlowEvent::New`]), and such as are gone without
     /// having been asked for after the end ([`FlowEvent::Deleted`]).
-    fn next(&self, max: usize, batch: &mut Vec<Arc<SharedFlow>>) -> bool;
+    fn next(&self, max: usize, batch: &mut Vec<Arc<SharedFlow>>) -> usize;
 }
 
 /// Which way a packet came up.
@@ -192,8 +200,9 @@ pub trait UpcallQueue: Send + Sync {
     /// The channels cannot be had.
     fn set_handlers(&self, n: usize) -> Result<(), DpError>;
 
-    /// Gives the oldest upcall of a channel, without waiting. A channel that does not exist has none.
-    fn recv(&self, handler: usize) -> Option<QueuedUpcall>;
+    /// Puts up to `max` upcalls of a channel, the oldest first, behind those in `batch`, without waiting. Returns how
+    /// many. A channel that does not exist has none.
+    fn recv(&self, handler: usize, max: usize, batch: &mut Vec<QueuedUpcall>) -> usize;
 
     /// Announces a sleep on the channel's waker; false when upcalls wait already.
     fn prepare_sleep(&self, handler: usize) -> bool;

@@ -42,10 +42,10 @@ fn parse<'a>(dps: &[&'a Datapath], args: &[&str]) -> Result<Selection<'a>, Strin
     let mut rest = args.iter();
     while let Some(a) = rest.next() {
         let is_option = ["-pmd", "-it", "-ms", "-secs"].contains(a);
-        let number = if is_option { rest.next().map(|v| leading(v)) } else { None };
-        let many = usize::try_from(number.unwrap_or(0)).unwrap_or(0);
-        match (*a, number) {
-            ("-pmd", Some(n)) => sel.pmd = Some(PmdId(n as u32)),
+        let value = if is_option { rest.next() } else { None };
+        let many = value.and_then(|v| usize::try_from(leading(v)).ok()).unwrap_or(0);
+        match (*a, value) {
+            ("-pmd", Some(v)) => sel.pmd = v.parse().ok().map(PmdId),
             ("-it", _) => sel.extent.rounds = many,
             ("-ms", _) => sel.extent.millis = many,
             ("-nh", _) => sel.extent.no_histograms = true,

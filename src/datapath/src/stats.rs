@@ -146,6 +146,7 @@ pub(crate) const INTERVAL_MS: u64 = 5_000;
 
 /// Cycles spent on something in recent intervals. Written by one thread.
 #[derive(Default)]
+#[repr(align(128))]
 pub(crate) struct Intervals {
     slots: [AtomicU64; INTERVALS],
     next: AtomicUsize,
@@ -169,11 +170,6 @@ impl Intervals {
         let next = self.ended();
         let slot = |back| self.slots[next.wrapping_sub(back) % INTERVALS].load(Ordering::Relaxed);
         next.wrapping_sub(since) >= n && (1..=n.min(INTERVALS)).all(|back| slot(back) >= least)
-    }
-
-    /// Whether an interval has ended.
-    pub(crate) fn any(&self) -> bool {
-        self.next.load(Ordering::Relaxed) != 0
     }
 
     /// Cycles over the last `n` intervals, as far as they are remembered.

@@ -103,7 +103,7 @@ pub(crate) struct Worker {
     relays: Vec<WakeConsumer<Relayed>>,
     shared: Arc<SharedStats>,
     history: Arc<Intervals>,
-    recorder: Recorder,
+    recorder: Box<Recorder>,
     /// Whether rounds are recorded.
     recording: bool,
     sleep: Sleep,
@@ -154,7 +154,7 @@ impl Worker {
             relays: Vec::new(),
             shared: p.shared,
             history: p.history,
-            recorder: Recorder::new(p.perf, clock::tsc_hz()),
+            recorder: Box::new(Recorder::new(p.perf, clock::tsc_hz())),
             recording: false,
             sleep: Sleep::default(),
             awake: p.awake,

@@ -9,7 +9,7 @@ use crate::xps::Pool;
 use flow::DpPort;
 use infra::ring::WakeProducer;
 use netdev::TxQueue;
-use packet::{Batch, Packet};
+use packet::{Batch, Packet, BATCH_SIZE};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -28,6 +28,23 @@ pub(crate) enum Sink {
 /// A packet on its way to the io thread.
 pub(crate) type Relayed = (DpPort, Packet);
 
+/// Packets for a port that one thread dropped: on a line of its own, for a port that refuses packets refuses many.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Drops(AtomicU64);
+
+impl Drops {
+    /// How many.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts more. Called by one thread only.
+    fn add(&self, n: usize) {
+        self.0.store(self.get() + n as u64, Ordering::Relaxed);
+    }
+}
+
 /// A port as this thread sends to it.
 pub(crate) struct TxPort {
     pub(crate) no: DpPort,
@@ -37,18 +54,18 @@ pub(crate) struct TxPort {
     /// Cycle count when the oldest packet came in.
     since: u64,
     /// Packets this thread dropped instead of sending. Written by this thread only.
-    dropped: Arc<AtomicU64>,
+    dropped: Arc<Drops>,
 }
 
 impl TxPort {
-    pub(crate) fn new(no: DpPort, sink: Sink, max_frame: usize, dropped: Arc<AtomicU64>) -> TxPort {
+    pub(crate) fn new(no: DpPort, sink: Sink, max_frame: usize, dropped: Arc<Drops>) -> TxPort {
         TxPort { no, sink, buf: Batch::new(), max_frame, since: 0, dropped }
     }
 
     #[cold]
     fn drop_n(&self, reason: Drop, n: usize, stats: &mut PmdStats) {
         stats.drop_n(reason, n);
-        self.dropped.store(self.dropped.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
+        self.dropped.add(n);
     }
 
     /// Whether the device takes a frame of `len` bytes by now: its MTU may have been raised since it was asked.
@@ -118,22 +135,24 @@ impl TxPort {
 /// Sends each packet on the queue of its hash, in order on each; what is not taken stays. Returns the queues used.
 #[cold]
 fn send_by_hash(pool: &Pool, buf: &mut Batch) -> u64 {
-    let (mut rest, mut refused, mut queues) = (std::mem::take(buf), Batch::new(), 0);
-    while let Some(first) = rest.as_slice().first().map(|p| pool.of(p)) {
-        let (mut mine, mut others) = (Batch::new(), Batch::new());
-        for p in rest.drain() {
-            let to = if pool.of(&p) == first { &mut mine } else { &mut others };
-            // Each has room for all.
-            let _ = to.push(p);
+    let mut to = [0; BATCH_SIZE];
+    to.iter_mut().zip(buf.as_slice()).for_each(|(t, p)| *t = pool.of(p));
+    let mut packets = [const { None }; BATCH_SIZE];
+    packets.iter_mut().zip(buf.drain()).for_each(|(slot, p)| *slot = Some(p));
+    let mut queues = 0;
+    for i in 0..BATCH_SIZE {
+        if packets[i].is_none() {
+            continue;
         }
-        pool.queue(first).lock().send(&mut mine);
-        for p in mine.drain() {
-            let _ = refused.push(p);
+        let mut mine = Batch::new();
+        for (slot, _) in packets.iter_mut().zip(to).skip(i).filter(|(_, t)| *t == to[i]) {
+            // As many as a batch holds, at most.
+            slot.take().into_iter().for_each(|p| drop(mine.push(p)));
         }
+        pool.queue(to[i]).lock().send(&mut mine);
         queues += 1;
-        rest = others;
+        mine.drain().for_each(|p| drop(buf.push(p)));
     }
-    *buf = refused;
     queues
 }
 

@@ -12,6 +12,7 @@ mod key;
 mod parse;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 pub use action::{
     format_actions, SLOW_ACTION, SLOW_BFD, SLOW_CFM, SLOW_LACP, SLOW_LLDP, SLOW_MATCH, SLOW_STP,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A logical core, as Linux numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -191,6 +192,12 @@ pub fn pin(core: CoreId) -> std::io::Result<()> {
 pub fn sleep_precisely() {
     // SAFETY: plain request without pointers. Without it sleeps are longer, nothing else.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000u64, 0, 0, 0) };
+}
+
+/// A number for a thread, as names show it: each is given once in a process.
+pub fn thread_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Names the calling thread for the kernel (`ps -L`, 15 bytes) and for log lines.

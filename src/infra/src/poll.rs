@@ -5,11 +5,15 @@
 //! they wake for somebody else's reason. One `Poller` belongs to one thread.
 
 use crate::clock;
+use crate::coverage::Counter;
 use crate::seq::Seq;
 use crate::waker::Waker;
 use std::io;
 use std::os::fd::RawFd;
 use std::panic::Location;
+
+static NODES: Counter = Counter::new("poll_create_node");
+static ZERO: Counter = Counter::new("poll_zero_timeout");
 
 /// Why [`Poller::block`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +133,10 @@ impl Poller {
         self.fds.push(libc::pollfd { fd: self.waker.fd(), events: libc::POLLIN, revents: 0 });
         self.places.push(own);
         let timeout = self.timeout();
+        NODES.add(self.fds.len() as u64);
+        if timeout == 0 {
+            ZERO.inc();
+        }
         let start = clock::real_ns();
         // SAFETY: `fds` is a live vector of pollfd of the length given.
         let n = unsafe { libc::poll(self.fds.as_mut_ptr(), self.fds.len() as libc::nfds_t, timeout) };

@@ -216,6 +216,13 @@ pub fn umask(mask: u32) -> u32 {
     unsafe { libc::umask(mask) }
 }
 
+/// Gives large pieces of memory back to the system as soon as they are freed. Left alone, the C library keeps ever
+/// larger ones once one was freed, and a crowd of clients would leave its traces for good.
+pub fn return_large_memory() {
+    // SAFETY: sets a parameter of the allocator.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10) };
+}
+
 /// Lets the process have at least this many descriptors, as far as the hard limit goes.
 pub fn raise_file_limit(wanted: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -284,6 +284,16 @@ impl Netdev for DummyPort {
         }
         let queues = |key: &str| integer(config, key, 1).clamp(1, MAX_QUEUES) as usize;
         let (rxq, txq) = (queues("n_rxq"), queues("n_txq"));
+        let (wanted_rxq, wanted_txq) = (integer(config, "n_rxq", 1), integer(config, "n_txq", 1));
+        if wanted_rxq > MAX_QUEUES || wanted_txq > MAX_QUEUES {
+            infra::vlog!(
+                LOG,
+                Warn,
+                "The one or both of interface {} queues(rxq: {wanted_rxq}, txq: {wanted_txq}) exceed {MAX_QUEUES}. \
+                 Sets it {MAX_QUEUES}.",
+                self.name
+            );
+        }
         let numa = u32::try_from(integer(config, "numa_id", 0)).ok();
         let changed = rxq != s.wanted_rxq || txq != s.wanted_txq || numa != s.numa;
         (s.wanted_rxq, s.wanted_txq, s.numa) = (rxq, txq, numa);

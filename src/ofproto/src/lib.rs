@@ -8,6 +8,7 @@
 pub mod classifier;
 pub mod conn;
 pub mod flow_mod;
+pub mod handler;
 pub mod mac_learning;
 pub mod ofproto;
 pub mod packet_in;
@@ -21,6 +22,7 @@ pub mod slowpath;
 pub mod snapshot;
 mod stats;
 pub mod tables;
+pub mod threads;
 pub mod trace;
 pub mod upcall;
 pub mod xlate;

@@ -6,7 +6,7 @@ use crate::recirc::FrozenState;
 use crate::snapshot::{BridgeId, World};
 use crate::upcall::{translate_flow, Purpose};
 use crate::xlate::{xlate, CreditStats, XlateIn, XlateOut};
-use datapath::{Datapath, UserspacePacket};
+use datapath::{Provider, UserspacePacket};
 use flow::{Flow, OfPort, UserspaceCookie};
 use openflow::{Action, PacketInReason};
 use packet::Packet;
@@ -43,8 +43,8 @@ pub enum FromDatapath {
     Done,
 }
 
-/// Handles a packet from [`Datapath::drain_userspace`].
-pub fn handle(world: &World, dp: &Datapath, up: UserspacePacket, now_ms: u64) -> FromDatapath {
+/// Handles a packet from [`Provider::drain_userspace`].
+pub fn handle(world: &World, dp: &dyn Provider, up: UserspacePacket, now_ms: u64) -> FromDatapath {
     match up.cookie {
         UserspaceCookie::Controller { dont_send: true, .. } => FromDatapath::Done,
         UserspaceCookie::Controller { reason, recirc_id, rule_cookie, controller_id, .. } => {
@@ -105,7 +105,7 @@ fn metadata(flow: &Flow, state: &FrozenState) -> Flow {
 /// datapath execute them. `flow` is the packet's flow; its `in_port` is set here. False when the bridge is gone.
 pub fn packet_out(
     world: &World,
-    dp: &Datapath,
+    dp: &dyn Provider,
     bridge: BridgeId,
     in_port: OfPort,
     packet: Packet,

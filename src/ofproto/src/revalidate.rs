@@ -36,6 +36,9 @@ const CROWDED_IDLE_MS: u64 = 100;
 /// Most events taken at once, so that a flood of new flows does not keep a sweep from starting.
 const MAX_EVENTS: usize = 1 << 20;
 
+/// Flows of a dump taken at once.
+const DUMP_BATCH: usize = 50;
+
 /// Settings from the database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RevalidateConfig {
@@ -229,6 +232,7 @@ impl Revalidator {
         self.world.recirc().expire(now_ms);
         let wrong = self.suspects.judge(&self.world, now_ms, &mut out);
         wrong.iter().for_each(|f| self.dp.flow_delete(f));
+        self.refresh();
         self.take_events();
         let seq = self.world.seq();
         let config = *self.config.lock();
@@ -286,6 +290,15 @@ impl Revalidator {
         let _g = self.swept.0.lock();
         self.swept.1.notify_all();
         report
+    }
+
+    /// Has the counters of all flows brought up to date, where they do not come by themselves.
+    fn refresh(&self) {
+        let Some(dump) = self.dp.dump() else { return };
+        let mut batch = Vec::with_capacity(DUMP_BATCH);
+        while dump.next(DUMP_BATCH, &mut batch) > 0 {
+            batch.clear();
+        }
     }
 
     fn expire_macs(&self, now_ms: u64) {

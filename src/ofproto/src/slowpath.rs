@@ -1,16 +1,20 @@
 //! The slow path of one datapath as a whole: upcalls, revalidation, packets to and from controllers.
 //!
 //! Neighbours: `bridge` owns it and speaks to nothing behind it; `upcall`, `revalidate`, `packet_in` do the work.
-//! Threads: owned by main; starts the revalidator thread.
+//! Threads: owned by main; starts handlers and the revalidator.
 
 use crate::conn::PacketInEvent;
+use crate::handler::Handlers;
 use crate::packet_in::{self, FromDatapath, PacketIn};
 use crate::revalidate::{RevalidateConfig, Revalidator};
 use crate::snapshot::{BridgeId, World};
+use crate::threads::ThreadCounts;
 use crate::upcall::Upcalls;
-use datapath::{Datapath, SharedFlow, Upcall, UserspacePacket};
+use datapath::{Provider, SharedFlow, Upcall};
 use flow::extract::{extract_flow, PktMetadata};
 use flow::{Flow, Mask, Match};
+use infra::cpu::thread_number;
+use infra::poll::Poller;
 use openflow::{OfError, PacketOut};
 use packet::Packet;
 use parking_lot::Mutex;
@@ -20,13 +24,11 @@ use std::thread::JoinHandle;
 
 static LOG: infra::vlog::Module = infra::vlog::Module::new("ofproto_dpif_upcall");
 
-/// Number of the revalidator thread in its name and in `upcall/show`.
-const REVALIDATOR_ID: u32 = 1;
-
 /// What exists once the datapath does.
 struct Running {
-    datapath: Arc<Datapath>,
+    datapath: Arc<dyn Provider>,
     revalidator: Arc<Revalidator>,
+    handlers: Handlers,
 }
 
 /// See the module's header.
@@ -35,6 +37,7 @@ pub struct SlowPath {
     upcalls: Arc<Upcalls>,
     running: OnceLock<Running>,
     config: Mutex<RevalidateConfig>,
+    counts: Mutex<ThreadCounts>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -83,6 +86,18 @@ fn as_match(m: &Flow) -> Match {
     Match { flow: *m, mask: Mask(mask) }
 }
 
+fn thread_counts(other_config: &BTreeMap<String, String>) -> ThreadCounts {
+    ThreadCounts::of_config(other_config, infra::cpu::count())
+}
+
+/// Makes `n` handlers run.
+fn start_handlers(r: &Running, n: usize) {
+    let numbers: Vec<u32> = (0..n).map(|_| thread_number()).collect();
+    if let Err(e) = r.handlers.start(&numbers) {
+        infra::vlog!(LOG, Err, "{}: cannot start {n} handler threads: {e}", r.datapath.full_name());
+    }
+}
+
 impl SlowPath {
     /// A slow path that translates by what `world` publishes.
     pub fn new(world: Arc<World>) -> Arc<SlowPath> {
@@ -91,6 +106,7 @@ impl SlowPath {
             world,
             running: OnceLock::new(),
             config: Mutex::new(RevalidateConfig::default()),
+            counts: Mutex::new(thread_counts(&BTreeMap::new())),
             thread: Mutex::new(None),
         })
     }
@@ -126,33 +142,48 @@ impl SlowPath {
             min_revalidate_pps: number("min-revalidate-pps", d.min_revalidate_pps),
         };
         *self.config.lock() = c;
+        let counts = thread_counts(other_config);
+        let changed = std::mem::replace(&mut *self.counts.lock(), counts) != counts;
         if let Some(r) = self.running.get() {
             r.revalidator.set_config(c);
+            if changed {
+                start_handlers(r, counts.handlers);
+            }
         }
     }
 
-    /// Starts revalidating the flows of `datapath`. Once.
-    pub fn start(&self, datapath: Arc<Datapath>) {
+    /// Starts handling the misses of `datapath` and revalidating its flows. Once.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn start(&self, datapath: Arc<dyn Provider>) -> std::io::Result<()> {
+        let clock = Arc::new(now_ms);
+        let handlers = Handlers::new(self.upcalls.clone(), datapath.clone(), clock)?;
         let revalidator =
             Arc::new(Revalidator::new(self.world.clone(), self.upcalls.clone(), datapath.clone()));
         revalidator.set_config(*self.config.lock());
         let worker = revalidator.clone();
+        let running = Running { datapath, revalidator, handlers };
+        start_handlers(&running, self.counts.lock().handlers);
+        let number = thread_number();
         let body = move || {
-            infra::cpu::name_thread(&format!("revalidator{REVALIDATOR_ID}"));
-            worker.run(REVALIDATOR_ID, &now_ms);
+            infra::cpu::name_thread(&format!("revalidator{number}"));
+            worker.run(number, &now_ms);
         };
-        match std::thread::Builder::new().name(format!("revalidator{REVALIDATOR_ID}")).spawn(body) {
+        match std::thread::Builder::new().name(format!("revalidator{number}")).spawn(body) {
             Ok(t) => *self.thread.lock() = Some(t),
             Err(e) => {
                 infra::vlog!(LOG, Err, "cannot start a revalidator thread: {e}; flows will not expire");
             }
         }
-        let _ = self.running.set(Running { datapath, revalidator });
+        let _ = self.running.set(running);
+        Ok(())
     }
 
-    /// Stops the revalidator thread.
+    /// Stops all threads.
     pub fn stop(&self) {
         if let Some(r) = self.running.get() {
+            r.handlers.stop();
             r.revalidator.stop();
         }
         if let Some(t) = self.thread.lock().take() {
@@ -162,14 +193,30 @@ impl SlowPath {
         }
     }
 
-    /// Handles a packet that came up; gives a packet-in when it is one for controllers.
-    pub fn packet_in(&self, p: UserspacePacket) -> Option<BridgePacketIn> {
-        let r = self.running.get()?;
-        match packet_in::handle(&self.world, &r.datapath, p, now_ms()) {
+    /// Handles up to `max` packets that came up; gives those for controllers to `f`.
+    pub fn packet_ins(&self, max: usize, f: &mut dyn FnMut(BridgePacketIn)) {
+        let Some(r) = self.running.get() else { return };
+        let mut one = |p| match packet_in::handle(&self.world, r.datapath.as_ref(), p, now_ms()) {
             FromDatapath::PacketIn(inner) => {
-                Some(BridgePacketIn { bridge: inner.bridge, metadata: as_match(&inner.metadata), inner })
+                f(BridgePacketIn { bridge: inner.bridge, metadata: as_match(&inner.metadata), inner })
             }
-            FromDatapath::Done => None,
+            FromDatapath::Done => {}
+        };
+        if let Some(w) = r.datapath.userspace_waker() {
+            w.drain();
+        }
+        r.datapath.drain_userspace(max, &mut one);
+        r.handlers.drain_userspace(max, &mut one);
+    }
+
+    /// Registers what wakes for [`SlowPath::packet_ins`].
+    pub fn wait(&self, poller: &mut Poller) {
+        let Some(r) = self.running.get() else { return };
+        poller.fd_in(r.handlers.userspace_waker().fd());
+        match r.datapath.userspace_waker() {
+            Some(w) if r.datapath.userspace_prepare_sleep() => poller.fd_in(w.fd()),
+            Some(_) => poller.immediate(),
+            None => {}
         }
     }
 
@@ -191,7 +238,7 @@ impl SlowPath {
         }
         packet_in::packet_out(
             &self.world,
-            &r.datapath,
+            r.datapath.as_ref(),
             bridge,
             out.in_port,
             packet,
@@ -215,8 +262,12 @@ impl SlowPath {
 
     /// For `memory/show`.
     pub fn memory(&self) -> Vec<(String, usize)> {
-        let keys = self.running.get().map_or(0, |r| r.revalidator.flow_count());
-        vec![("revalidators".into(), 1), ("udpif keys".into(), keys)]
+        let Some(r) = self.running.get() else { return Vec::new() };
+        vec![
+            ("handlers".into(), r.handlers.count()),
+            ("revalidators".into(), 1),
+            ("udpif keys".into(), r.revalidator.flow_count()),
+        ]
     }
 
     /// `upcall/show`.

@@ -7,9 +7,10 @@
 use crate::self_check::agrees;
 use crate::snapshot::World;
 use crate::xlate::{xlate, CreditStats, XlateCache, XlateIn, XlateOut};
-use datapath::{Miss, MissResult, SharedFlow, Upcall};
+use datapath::{FlowPut, Miss, MissResult, SharedFlow, Upcall};
 use flow::key::VLAN_CFI;
 use flow::{Be16, Be32, DpAction, DpPort, Flow, Mask, UserspaceCookie};
+use packet::Packet;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -108,6 +109,65 @@ impl Upcalls {
     }
 }
 
+/// What a packet from a queue gets.
+#[derive(Default)]
+pub struct Queued {
+    /// Whether a bridge has its port. If not, the flow to install drops what comes from there.
+    pub known: bool,
+    /// What to do with the packet now.
+    pub actions: Vec<DpAction>,
+    /// The flow to install; none over the flow limit.
+    pub put: Option<FlowPut>,
+}
+
+impl Upcalls {
+    /// Translates a miss on a thread that may wait. `install`: a flow is wanted.
+    pub fn queued(
+        &self,
+        packet: &Packet,
+        flow: &Flow,
+        now_ms: u64,
+        install: bool,
+        x: &mut XlateOut,
+    ) -> Queued {
+        self.stats.misses.fetch_add(1, Ordering::Relaxed);
+        let seq = self.world.seq();
+        let known = translate_flow(&self.world, flow, now_ms, Purpose::SlowPacket, x);
+        if !known {
+            self.stats.unknown_port.fetch_add(1, Ordering::Relaxed);
+            x.mask.0 = Flow { in_port: u32::MAX, recirc_id: u32::MAX, dl_type: Be16::MAX, ..Flow::default() };
+            complete_mask(flow, &mut x.mask);
+        }
+        let first = CreditStats { packets: 1, bytes: packet.frame_len() as u64, used_ms: now_ms };
+        x.changed |= x.cache.push(first, true);
+        if x.changed {
+            self.world.bump();
+        }
+        let cache = std::mem::take(&mut x.cache);
+        let actions = std::mem::take(&mut x.actions);
+        let put = (install && self.may_install()).then(|| FlowPut {
+            flow: *flow,
+            mask: if known && !self.megaflows() { exact(flow) } else { x.mask },
+            actions: if x.slow == 0 { actions.clone() } else { vec![to_slow_path(x.slow)] },
+            ufid: None,
+            seq,
+            ctx: Some(Box::new(cache)),
+        });
+        Queued { known, actions, put }
+    }
+
+    /// Whether one more flow may be installed; counts it.
+    fn may_install(&self) -> bool {
+        let may = self.n_flows.load(Ordering::Relaxed) < self.flow_limit();
+        if may {
+            self.n_flows.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.stats.over_limit.fetch_add(1, Ordering::Relaxed);
+        }
+        may
+    }
+}
+
 impl Upcall for Upcalls {
     fn miss(&self, req: &Miss<'_>, out: &mut MissResult) {
         self.stats.misses.fetch_add(1, Ordering::Relaxed);
@@ -125,17 +185,15 @@ impl Upcall for Upcalls {
             }
             out.mask = if self.megaflows() { x.mask } else { exact(req.flow) };
             out.actions.append(&mut x.actions);
-            out.install = self.n_flows.load(Ordering::Relaxed) < self.flow_limit();
             let first = CreditStats { packets: 1, bytes: req.packet.frame_len() as u64, used_ms: req.now_ms };
             x.changed |= x.cache.push(first, false);
             if x.changed {
                 self.world.bump_quietly();
             }
+            out.install = self.may_install();
             if out.install {
-                self.n_flows.fetch_add(1, Ordering::Relaxed);
                 out.ctx = Some(Box::new(std::mem::take(&mut x.cache)));
             } else {
-                self.stats.over_limit.fetch_add(1, Ordering::Relaxed);
                 // What it refers to must not live on until the next miss.
                 x.cache.credits.clear();
             }
@@ -198,10 +256,14 @@ pub fn translate_flow(
     complete_mask(dp_flow, &mut out.mask);
     if out.slow != 0 && purpose != Purpose::SlowPacket {
         out.actions.clear();
-        let cookie = UserspaceCookie::SlowPath { reason: out.slow };
-        out.actions.push(DpAction::Userspace { pid: 0, cookie });
+        out.actions.push(to_slow_path(out.slow));
     }
     true
+}
+
+/// The action that sends packets to the slow path.
+fn to_slow_path(reason: u32) -> DpAction {
+    DpAction::Userspace { pid: 0, cookie: UserspaceCookie::SlowPath { reason } }
 }
 
 /// Megaflows always match whether there is a VLAN header, and which, and whether there is one inside it.

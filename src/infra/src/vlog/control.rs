@@ -2,7 +2,7 @@
 //! `vlog/close`, `vlog/enable-rate-limit`, `vlog/disable-rate-limit`.
 
 use super::sink::SINKS;
-use super::{pattern, registry, Destination, Level};
+use super::{registry, Destination, Level};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
@@ -167,7 +167,7 @@ pub fn list_patterns() -> String {
         "         prefix                            format\n         ------                            ------\n",
     );
     for d in Destination::ALL {
-        let prefix = if d == Destination::Syslog { pattern::SYSLOG_PREFIX } else { "none" };
+        let prefix = if d == Destination::Syslog { sinks.syslog_prefix() } else { "none" };
         let _ = writeln!(out, "{:<7}  {prefix:<32}  {}", d.name().to_uppercase(), sinks.pattern(d));
     }
     out

@@ -27,6 +27,7 @@ const WRITE: u32 = 1;
 const OPEN: u32 = 2;
 const SWITCH: u32 = 3;
 const CLOSE: u32 = 4;
+const SYNC: u32 = 5;
 
 /// What a reply to `OPEN` says in its kind: a file that is not the present one, the present one, or none.
 const OPENED: u32 = 1;
@@ -186,7 +187,12 @@ pub fn reopen() -> Opening {
         return opening;
     }
     let (slot, name) = (opening.clone(), path.as_os_str().as_bytes().to_vec());
-    let on_reply = move |reply: Message| *slot.0.lock() = Some(opened(&path, reply));
+    let on_reply = move |reply: Message| {
+        let outcome = opened(&path, reply);
+        // Done is what stands in the file: the reply to this comes after the lines that were just logged.
+        let done = Box::new(move |_: Message| *slot.0.lock() = Some(outcome));
+        let _ = worker::post(Message::new(SYNC, ""), Some(done), usize::MAX);
+    };
     // Beyond what lines may take there is room for some openings, but not for any number.
     let request = Message::new(OPEN, name);
     if let Err(error) = worker::post(request, Some(Box::new(on_reply)), 2 * worker::MAX_WAITING) {

@@ -67,7 +67,7 @@ impl Level {
             Level::Emer => libc::LOG_ALERT,
             Level::Err => libc::LOG_ERR,
             Level::Warn => libc::LOG_WARNING,
-            Level::Info => libc::LOG_INFO,
+            Level::Info => libc::LOG_NOTICE,
         }
     }
 }

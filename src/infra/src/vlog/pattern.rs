@@ -30,8 +30,10 @@ pub(super) fn default_pattern(destination: Destination) -> &'static str {
     }
 }
 
-/// What goes before a syslog message that we write to a socket ourselves.
-pub(super) const SYSLOG_PREFIX: &str = "<%B> %D{%h %e %T} %E %A:";
+/// What goes before a syslog message, as `vlog/list-pattern` shows it, when the C library writes it.
+pub(super) const LIBC_PREFIX: &str = "<%B> %D{%h %e %T} %E %A:";
+/// The same, when we write it to a socket ourselves.
+pub(super) const SOCKET_PREFIX: &str = "<%B>";
 
 /// Expands `pattern` for one record.
 pub(super) fn format(pattern: &str, record: &Record<'_>, context: &Context) -> String {

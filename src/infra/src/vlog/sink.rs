@@ -2,7 +2,7 @@
 
 use super::file::LogFile;
 use super::pattern::{self, Context, Record};
-use super::{Destination, Level, VlogError};
+use super::{Destination, Level, Module, VlogError};
 use parking_lot::Mutex;
 use std::ffi::CString;
 use std::io::Write;
@@ -50,6 +50,15 @@ impl Sinks {
             .as_deref()
             .unwrap_or_else(|| pattern::default_pattern(destination))
     }
+
+    /// What goes before messages to syslog.
+    pub fn syslog_prefix(&self) -> &'static str {
+        match &self.syslog {
+            None | Some(Syslog::Libc) => pattern::LIBC_PREFIX,
+            Some(Syslog::Null) => "",
+            Some(Syslog::Unix(..) | Syslog::Udp(_)) => pattern::SOCKET_PREFIX,
+        }
+    }
 }
 
 /// Sends one record wherever `wanted` lets it. A full disk or a dead syslog
@@ -60,7 +69,7 @@ pub(super) fn emit(record: &Record<'_>, wanted: impl Fn(Destination) -> bool) {
     let context = Context {
         wall_ms: crate::clock::wall_ms(),
         since_start_ms: now - START.get().copied().unwrap_or(now),
-        facility: sinks.facility.unwrap_or(libc::LOG_DAEMON),
+        facility: sinks.facility.unwrap_or(libc::LOG_LOCAL0),
     };
     if wanted(Destination::Console) {
         let mut line = pattern::format(sinks.pattern(Destination::Console), record, &context);
@@ -75,7 +84,8 @@ pub(super) fn emit(record: &Record<'_>, wanted: impl Fn(Destination) -> bool) {
         sinks.file.write(&format(record), about_lost);
     }
     if wanted(Destination::Syslog) {
-        sinks.send_syslog(record, &context);
+        let facility = sinks.facility.unwrap_or(libc::LOG_DAEMON);
+        sinks.send_syslog(record, &Context { facility, ..context });
     }
 }
 
@@ -87,7 +97,7 @@ impl Sinks {
             open_method(&method).unwrap_or(Syslog::Libc)
         });
         for line in text.lines() {
-            let framed = || format!("{}{line}", pattern::format(pattern::SYSLOG_PREFIX, record, context));
+            let framed = || format!("{}{line}", pattern::format(pattern::SOCKET_PREFIX, record, context));
             match syslog {
                 Syslog::Null => {}
                 Syslog::Libc => to_libc(context.facility | record.level.severity(), line),
@@ -98,15 +108,16 @@ impl Sinks {
                     let _ = socket.send(framed().as_bytes());
                 }
             }
-            if let Some(target) = &self.target {
-                let facility = self.facility.unwrap_or(libc::LOG_LOCAL0);
-                let pri = facility | record.level.severity();
-                let time = rfc5424_time(context.wall_ms);
-                let program = super::program_name();
-                let pid = std::process::id();
-                let host = pattern::format("%E", record, context);
-                let _ = target.send(format!("<{pri}>1 {time} {host} {program} {pid} - - {line}").as_bytes());
-            }
+        }
+        if let Some(target) = &self.target {
+            let facility = self.facility.unwrap_or(libc::LOG_LOCAL0);
+            let pri = facility | record.level.severity();
+            let time = rfc5424_time(context.wall_ms);
+            let (program, pid) = (super::program_name(), std::process::id());
+            let host = pattern::format("%E", record, context);
+            // RFC 5424: the module is the kind of message; a byte order mark says that the text is UTF-8.
+            let head = format!("<{pri}>1 {time} {host} {program} {pid} {} - \u{feff}", record.module);
+            let _ = target.send(format!("{head}{}", record.message).as_bytes());
         }
     }
 }
@@ -143,7 +154,8 @@ fn open_method(method: &str) -> Option<Syslog> {
                 socket.set_nonblocking(true).ok()?;
                 return Some(Syslog::Unix(socket, PathBuf::from(path)));
             }
-            Some(Syslog::Udp(udp(method.strip_prefix("udp:")?)?))
+            // An address that cannot be used loses the messages, as everything about syslog does.
+            Some(udp(method.strip_prefix("udp:")?).map_or(Syslog::Null, Syslog::Udp))
         }
     }
 }
@@ -164,11 +176,23 @@ pub fn set_syslog_method(method: &str) -> Result<(), VlogError> {
     Ok(())
 }
 
-/// Sends syslog messages to a UDP port as well (`--syslog-target`).
-pub fn set_syslog_target(target: &str) -> Result<(), VlogError> {
-    let socket = udp(target).ok_or_else(|| VlogError::BadSyslog(target.to_string()))?;
-    SINKS.lock().target = Some(socket);
-    Ok(())
+/// Sends syslog messages to a UDP port as well (`--syslog-target`); one that cannot be used is told of and left.
+pub fn set_syslog_target(target: &str) {
+    static LOG: Module = Module::new("vlog");
+    static SOCKET_LOG: Module = Module::new("socket_util");
+    match udp(target) {
+        Some(socket) => {
+            SINKS.lock().target = Some(socket);
+            crate::warn!(LOG, "--syslog-target flag is deprecated, use --syslog-method instead");
+        }
+        None => match target.rsplit_once(':') {
+            None => crate::err!(SOCKET_LOG, "{target}: port must be specified"),
+            Some((_, port)) if port.parse::<u16>().is_err() => {
+                crate::err!(SOCKET_LOG, "{target}: bad port number \"{port}\"");
+            }
+            Some((host, _)) => crate::err!(SOCKET_LOG, "{target}: bad IP address \"{host}\""),
+        },
+    }
 }
 
 /// The log file that was chosen, open or not.

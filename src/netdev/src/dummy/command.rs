@@ -88,7 +88,12 @@ fn ip4addr(f: &DummyFactory, args: &[&str]) -> Reply {
 
 fn ip6addr(f: &DummyFactory, args: &[&str]) -> Reply {
     let port = f.port(args[0]).ok_or(NO_DEVICE)?;
-    let address = args[1].split_once('/').map_or(args[1], |(a, _)| a);
+    let (address, prefix) = args[1].split_once('/').unwrap_or((args[1], "128"));
+    let digits = prefix.find(|c: char| !c.is_ascii_digit()).map_or(prefix, |end| &prefix[..end]);
+    if !digits.is_empty() && digits.parse::<u32>().map_or(true, |n| n > 128) {
+        let what = "IPv6 network prefix bits not between 0 and 128, inclusive";
+        return Err(format!("{}: {what}", args[1]));
+    }
     let ip = address.parse::<Ipv6Addr>().map_err(|_| format!("{}: invalid IPv6 address", args[1]))?;
     let mut s = port.settings.lock();
     if !s.ip6.contains(&ip) {

@@ -60,8 +60,10 @@ fn nothing_differs_from_translation_from_scratch() {
 
 /// Shows the shortest history in which `e`, which came at step `at` of the history of `seed`, is found.
 fn fail(seed: u64, at: usize, e: String, steps: usize) -> ! {
+    eprintln!("seed {seed}, step {at}: {e}");
     let mut ops = twin::history(seed, steps);
     ops.truncate(at + 1);
+    assert!(twin::run(&ops).is_err(), "seed {seed}, step {at}: not found again: {e}");
     let ops = twin::shrink(ops);
     let e = twin::run(&ops).err().map_or(format!("(not found again) {e}"), |(_, e)| e);
     let lines: String = ops.iter().map(|o| format!("{o:?}\n")).collect();

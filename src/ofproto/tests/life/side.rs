@@ -80,7 +80,7 @@ pub struct Side {
 
 /// Who looks after flows: the test itself, or threads.
 pub enum Sweeps {
-    Own(Revalidator),
+    Own(Box<Revalidator>),
     Threads(Arc<SlowPath>),
 }
 
@@ -128,7 +128,7 @@ impl Side {
         let dp = Datapath::new("ovs-netdev", wrap(&world, &upcalls), options).expect("a datapath");
         dp.set_config(config(3, 1)).expect("cores");
         let rev = Revalidator::new(world.clone(), upcalls.clone(), dp.clone());
-        Side::over(world, upcalls, dp, (Sweeps::Own(rev), Some(clock)))
+        Side::over(world, upcalls, dp, (Sweeps::Own(Box::new(rev)), Some(clock)))
     }
 
     /// One whose datapath and revalidators have threads, and whose clock is the machine's.
@@ -136,7 +136,7 @@ impl Side {
         let world = Arc::new(World::new());
         let slow = SlowPath::new(world.clone());
         let dp = Datapath::new("ovs-netdev", slow.upcall(), DpOptions::default()).expect("a datapath");
-        slow.start(dp.clone());
+        slow.start(dp.clone()).expect("descriptors");
         let upcalls = Arc::new(Upcalls::new(world.clone()));
         (Side::over(world, upcalls, dp, (Sweeps::Threads(slow.clone()), None)), slow)
     }
@@ -472,7 +472,15 @@ impl Side {
                 let (flow, _) = extract_flow(&frame, &PktMetadata::new(0));
                 let (id, in_port) = (self.bridges[*bridge].id, OfPort(*port));
                 let (packet, now) = (Packet::from_slice(&frame), self.now());
-                packet_in::packet_out(&self.world, &self.dp, id, in_port, packet, flow, (actions, now));
+                packet_in::packet_out(
+                    &self.world,
+                    self.dp.as_ref(),
+                    id,
+                    in_port,
+                    packet,
+                    flow,
+                    (actions, now),
+                );
                 self.io();
             }
             other => unreachable!("{other:?} is not for a bridge"),
@@ -504,7 +512,7 @@ impl Side {
         let n = self.dp.drain_userspace(1024, &mut |p| ups.push(p));
         for up in ups {
             let now = self.now();
-            if let FromDatapath::PacketIn(p) = packet_in::handle(&self.world, &self.dp, up, now) {
+            if let FromDatapath::PacketIn(p) = packet_in::handle(&self.world, self.dp.as_ref(), up, now) {
                 self.out.push(format!(
                     "packet-in bridge {} port {} table {} cookie {:#x} {:?} controller {} {} {:x?}",
                     p.bridge.0,
