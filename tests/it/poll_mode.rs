@@ -85,7 +85,7 @@ fn a_flood_of_new_flows_is_not_at_the_cost_of_others() {
         let show = h.appctl(&["dpif-netdev/pmd-upcall-show"]);
         let line = show.lines().find(|l| l.contains("port: flood")).unwrap_or_else(|| panic!("{show}"));
         assert!(number_after(line, "upcalls:", "upcalls:") > 500, "new flows are still set up: {line}");
-        assert!(number_after(line, "held back:", "back:") > 100, "{line}");
+        assert!(number_after(line, "held back:", "back:") > 10, "{line}");
         h.vsctl(&["del-port", "br0", "flood"]);
         wait_until("the flood is over", || flows(&h) == 1);
         let after = rate(&mut h, &thread);

@@ -209,6 +209,8 @@ impl Worker {
                 mark = now;
             }
         }
+        // What comes next is no queue's: packet-outs, packets of other threads.
+        self.engine.missing = Missing::default();
         if !self.relays.is_empty() {
             total += self.take_relayed();
         }
