@@ -26,6 +26,8 @@ static REPLIED: Counter = Counter::new("unixctl_replied");
 
 /// Clients beyond this many make the one that has been silent longest go.
 const MAX_CLIENTS: usize = 512;
+/// So many clients at once leave something behind.
+const CROWD: usize = 64;
 /// Requests or reads that one client gets in one turn of the main loop.
 const TURN: usize = 16;
 
@@ -151,12 +153,20 @@ pub struct Server<C> {
     clients: Vec<Client<C>>,
     commands: Commands<C>,
     connections: u64,
+    /// The most clients at once since memory was last given back.
+    crowd: usize,
 }
 
 impl<C: 'static> Server<C> {
     /// Listens on `path`.
     pub fn new(path: &Path, commands: Commands<C>) -> Result<Self, crate::stream::StreamError> {
-        Ok(Server { listener: Listener::unix(path)?, clients: Vec::new(), commands, connections: 0 })
+        Ok(Server {
+            listener: Listener::unix(path)?,
+            clients: Vec::new(),
+            commands,
+            connections: 0,
+            crowd: 0,
+        })
     }
 
     /// Accepts clients, runs their requests, sends their answers.
@@ -174,6 +184,12 @@ impl<C: 'static> Server<C> {
         }
         let commands = &self.commands;
         self.clients.retain_mut(|client| client.run(commands, context, now));
+        self.crowd = self.crowd.max(self.clients.len());
+        if self.crowd >= CROWD && self.clients.len() <= self.crowd / 8 {
+            // What a crowd made us keep lies scattered; without this its pages would stay.
+            infra::process::trim_memory();
+            self.crowd = self.clients.len();
+        }
     }
 
     fn admit(&mut self, stream: Stream, now: i64) {

@@ -9,6 +9,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("coverage/show", "which events are counted depends on how a daemon is made"),
     ("dpctl/list-commands", "lists what there is, and not all is yet"),
     ("dpif-netdev/miniflow-parser-get", "there is one implementation, and none to compare it with"),
+    ("odp-execute/action-impl-show", "there is one implementation, and none to compare it with"),
     ("list-commands", "compared line by line in another test"),
     ("memory/show", "what is kept depends on how a daemon is made"),
     ("vlog/list", "which modules there are depends on how a daemon is made"),

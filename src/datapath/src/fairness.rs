@@ -87,6 +87,11 @@ impl Account {
         Account { counters, ..Account::default() }
     }
 
+    /// Begins anew with the time of another thread.
+    pub(crate) fn restart(&mut self) {
+        *self = Account::new(Arc::clone(&self.counters));
+    }
+
     /// Whether the bound must be asked before the next poll.
     #[inline(always)]
     pub(crate) fn in_debt(&self) -> bool {
@@ -360,6 +365,21 @@ mod tests {
         assert_eq!(bound.time(50 * MS), 50 * MS, "a long burst");
         bound.pass(12 * MS);
         assert_eq!(bound.time(62 * MS), 50 * MS);
+    }
+
+    #[test]
+    fn a_queue_that_changes_threads_owes_nothing() {
+        let mut sim = Sim::new(2);
+        sim.run(20, &[FLOOD, STEADY]);
+        sim.now += 1_000 * MS;
+        sim.run(20, &[FLOOD, STEADY]);
+        // The time of the new thread is behind.
+        sim.accounts.iter_mut().for_each(Account::restart);
+        sim.now = 50 * MS;
+        let upcalls = sim.accounts[0].counters.upcalls.load(Ordering::Relaxed);
+        assert!(upcalls > 0 && !sim.accounts[0].in_debt());
+        let share = sim.run(100, &[FLOOD, IDLE]);
+        assert!(share[0] > 0.99, "{share:?}");
     }
 
     #[test]

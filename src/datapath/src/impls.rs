@@ -112,19 +112,17 @@ impl Implementations {
         let (name, args) = args.split_first().ok_or(
             "Error: no miniflow extract name provided. Output of miniflow-parser-get shows implementation list.",
         )?;
-        let known = PARSERS.iter().find(|p| p == &name);
-        let known = known.ok_or_else(|| format!("Error: unknown miniflow extract implementation {name}."))?;
-        let mut study = (*known == "study").then_some(STUDY_PACKETS);
-        if let Some(extra) = args.first() {
+        // As in the original, the words behind the name are looked at before it, and the last number counts.
+        let mut study = (*name == "study").then_some(STUDY_PACKETS);
+        for extra in args {
             if study.is_none() {
                 return Err(format!("Error: unknown argument {extra}."));
             }
             study = extra.parse().ok().filter(|n| *n > 0);
             study.ok_or_else(|| format!("Error: invalid study_pkt_cnt value: {extra}."))?;
         }
-        if let Some(extra) = args.get(1) {
-            return Err(format!("Error: unknown argument {extra}."));
-        }
+        let known = PARSERS.iter().find(|p| p == &name);
+        let known = known.ok_or_else(|| format!("Error: unknown miniflow extract implementation {name}."))?;
         let mut text = format!("Miniflow extract implementation set to {known}");
         if let Some((pmd, refused)) = pmd {
             if !pmds.contains(&pmd) {
@@ -182,6 +180,8 @@ mod tests {
         assert_eq!(set("-pmd 1 study 77"), want);
         assert_eq!(set("nosuch"), "Error: unknown miniflow extract implementation nosuch.");
         assert_eq!(set("scalar 5"), "Error: unknown argument 5.");
+        assert_eq!(set("nosuch 5"), "Error: unknown argument 5.");
+        assert!(set("study 5 6").ends_with(", studying 6 packets."));
         for bad in ["x", "0", "-1", "4294967296"] {
             assert_eq!(set(&format!("study {bad}")), format!("Error: invalid study_pkt_cnt value: {bad}."));
         }

@@ -402,7 +402,10 @@ impl Worker {
         let e = &mut self.engine;
         match cmd {
             Cmd::AddTx(port) => e.tx.insert(*port),
-            Cmd::AddRx(q) => self.rxqs.push(*q),
+            Cmd::AddRx(mut q) => {
+                q.account.restart();
+                self.rxqs.push(*q);
+            }
             Cmd::TakePort(no) => {
                 let tx = e.tx.remove(no, &mut e.stats);
                 let (gone, kept) = std::mem::take(&mut self.rxqs).into_iter().partition(|q| q.port == no);

@@ -223,6 +223,12 @@ pub fn return_large_memory() {
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10) };
 }
 
+/// Gives free pages between those in use back to the system. Takes about a millisecond for each ten megabytes.
+pub fn trim_memory() {
+    // SAFETY: works on the allocator's own state, under its lock.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Lets the process have at least this many descriptors, as far as the hard limit goes.
 pub fn raise_file_limit(wanted: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
