@@ -245,7 +245,7 @@ fn socket_address(host: &str, port: u16) -> Option<SocketAddr> {
         None => Some(SocketAddr::new(host.parse().ok()?, port)),
         Some((address, scope)) => {
             let by_name = || infra::linux::DeviceControl::open().ok()?.index(scope).ok();
-            let scope = scope.parse().ok().or_else(|| u32::try_from(by_name()?).ok())?;
+            let scope = scope.parse().ok().or_else(by_name)?;
             Some(SocketAddrV6::new(address.parse::<Ipv6Addr>().ok()?, port, 0, scope).into())
         }
     }
@@ -360,6 +360,9 @@ mod tests {
             client.wait(&mut poller, false, false);
             poller.block();
         }
+        if name.starts_with("tcp") {
+            assert_eq!(client.socket.tos_v4().unwrap(), u32::from(DSCP) << 2);
+        }
         let mut out: VecDeque<u8> = b"hello".iter().copied().collect();
         client.send(&mut out).unwrap();
         assert!(out.is_empty());
@@ -395,6 +398,9 @@ mod tests {
     fn addresses() {
         assert_eq!(parse_address("1.2.3.4:5", None), Some("1.2.3.4:5".parse().unwrap()));
         assert_eq!(parse_address("[::1]", Some(6640)), Some("[::1]:6640".parse().unwrap()));
+        let scoped = SocketAddrV6::new("fe80::1".parse().unwrap(), 5, 0, 7);
+        assert_eq!(parse_address("[fe80::1%7]:5", None), Some(scoped.into()));
+        assert_eq!(parse_address("[fe80::1%nosuch]:5", None), None);
         assert_eq!(parse_address("1.2.3.4", None), None);
         assert_eq!(parse_address("1.2.3.4:x", Some(1)), None);
         assert!(matches!(Stream::open("foo:bar", 1), Err(StreamError::Method)));

@@ -157,7 +157,7 @@ impl Conn {
 
     /// Asks the peer for a sign of life. Before the versions are negotiated the hello is answer enough.
     pub fn probe(&mut self) {
-        if let Some(session) = self.session.clone() {
+        if let Some(session) = self.session {
             self.write(|out| openflow::encode(&Reply::EchoRequest(&[]), &session, 0, out));
         }
     }
