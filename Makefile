@@ -1,5 +1,6 @@
 # make demo    ten seconds of replayed traffic through two DPDK ports, with numbers
 # make test    formatting, lints, every test
+# make life    ten minutes of random events on a switch and its twin without caches
 # make build   target/release/ovs-vswitchd
 # make bench   component benchmarks; the whole daemon beside Open vSwitch (root, hugepages)
 # make install binary, service files and manual page into Debian's places (DESTDIR=...)
@@ -14,13 +15,16 @@ libdir = /usr/lib/openvswitch-switch-pmd
 scripts = /usr/share/openvswitch/scripts
 BINARY ?= target/release/ovs-vswitchd
 
-.PHONY: demo test build install bench deps fmt lint
+.PHONY: demo test life build install bench deps fmt lint
 
 demo:
 	@./demo/demo.sh
 
 test: lint
 	$(CARGO) test --workspace --locked
+
+life:
+	VSWITCH_LIFE_SECONDS=600 $(CARGO) test --locked -p ofproto --test life -- --nocapture
 
 build:
 	$(CARGO) build --release --locked

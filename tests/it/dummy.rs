@@ -290,3 +290,45 @@ fn our_daemon_answers_as_the_installed_one() {
     }
     assert!(different.is_empty(), "{different}");
 }
+
+/// The frames in a capture file.
+fn captured(h: &Harness, file: &str) -> Vec<Vec<u8>> {
+    let file = std::fs::File::open(h.path(file)).expect("a capture");
+    packet::pcap::Reader::new(file).expect("a capture's header").map(|f| f.expect("a frame").data).collect()
+}
+
+#[test]
+fn captures_have_the_frames_that_those_of_the_installed_one_have() {
+    let both = [Which::Ours, Which::Installed].map(|which| {
+        let h = daemon(which, "--enable-dummy=override");
+        bridge(&h, 1);
+        let add = |name: &str, options: &[&str]| {
+            let mut args = vec!["add-port", "br0", name, "--", "set", "interface", name];
+            args.extend(options);
+            h.vsctl(&args);
+        };
+        add("both", &["type=dummy", "options:pcap=both.pcap"]);
+        add("apart", &["type=dummy", "options:tx_pcap=sent.pcap", "options:rxq_pcap=received.pcap"]);
+        add("queues", &["type=dummy-pmd", "options:n_rxq=2", "options:rxq_pcap=queues.pcap"]);
+        h.ofctl(&["add-flow", "br0", "actions=all"]);
+        let tcp = "in_port(1),eth(src=50:54:00:00:00:01,dst=50:54:00:00:00:02),eth_type(0x0800),\
+                   ipv4(src=1.2.3.4,dst=2.3.4.5,proto=6,tos=0,ttl=64,frag=no),tcp(src=1,dst=2)";
+        for args in [
+            vec!["both", tcp],
+            vec!["both", tcp, "--len", "300"],
+            vec![
+                "apart",
+                "in_port(1),eth(),eth_type(0x8100),vlan(vid=5,pcp=3),encap(eth_type(0x0806),arp(op=1))",
+            ],
+            vec!["queues", "--qid", "1", "5054000000025054000000010800"],
+            vec!["p1", "5054000000025054000000011234", "eth(),eth_type(0x1235)"],
+        ] {
+            h.appctl(&[&["netdev-dummy/receive"][..], &args].concat());
+        }
+        let ports = ["both.pcap", "sent.pcap", "received.pcap", "queues.pcap"];
+        wait_until("all has been sent", || captured(&h, "sent.pcap").len() == 5);
+        wait_until("all has been sent there too", || captured(&h, "both.pcap").len() == 6);
+        ports.map(|f| (f, captured(&h, f)))
+    });
+    assert_eq!(both[0], both[1]);
+}

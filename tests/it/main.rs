@@ -24,6 +24,7 @@ mod lifecycle;
 mod logging;
 mod megaflows;
 mod openflow;
+mod pause;
 mod perf;
 mod poll_mode;
 mod ports;

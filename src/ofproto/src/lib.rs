@@ -30,7 +30,7 @@ pub mod xlate;
 pub use infra::Published;
 pub use mac_learning::MacLearning;
 pub use openflow::Role as OpenFlowRole;
-pub use openflow::{format_actions, OfError, PacketOut, PortConfig, VersionSet};
+pub use openflow::{format_actions, OfError, PacketOut, PortConfig, Resume, VersionSet};
 pub use revalidate::{RevalidateConfig, Revalidator};
 pub use rule::{CompactMask, CompactMatch, Rule, RuleFlags, RuleStats};
 pub use snapshot::{BridgeId, BridgeView, BundleId, BundleView, PortView, Snapshot, World};

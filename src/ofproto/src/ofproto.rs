@@ -10,7 +10,7 @@ use crate::port::Port;
 use crate::rule::{CompactMatch, Rule, RuleFlags, RuleStats};
 use crate::tables::Tables;
 use flow::{Match, OfPort};
-use openflow::{Action, FlowRemovedReason, OfError, PacketOut, PortReason, SwitchConfig, VersionSet};
+use openflow::{Action, FlowRemovedReason, OfError, PacketOut, PortReason, Resume, SwitchConfig, VersionSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -26,6 +26,11 @@ pub trait Host {
     /// # Errors
     /// The OpenFlow error to answer with.
     fn packet_out(&mut self, bridge: &str, out: &PacketOut) -> Result<(), OfError>;
+    /// Lets a packet go on that `controller(pause)` stopped.
+    ///
+    /// # Errors
+    /// The OpenFlow error to answer with.
+    fn resume(&mut self, bridge: &str, r: &Resume) -> Result<(), OfError>;
     /// The configuration bits of a port changed.
     fn port_changed(&mut self, bridge: &str, port: &Port);
     /// Brings the counters of rules and ports up to date with the datapath.

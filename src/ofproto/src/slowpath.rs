@@ -11,11 +11,10 @@ use crate::snapshot::{BridgeId, World};
 use crate::threads::ThreadCounts;
 use crate::upcall::Upcalls;
 use datapath::{Provider, SharedFlow, Upcall};
-use flow::extract::{extract_flow, PktMetadata};
 use flow::{Flow, Mask, Match};
 use infra::cpu::thread_number;
 use infra::poll::Poller;
-use openflow::{OfError, PacketOut};
+use openflow::{OfError, PacketOut, Resume};
 use packet::Packet;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -64,6 +63,7 @@ impl BridgePacketIn {
             controller_id: self.inner.controller_id,
             metadata: &self.metadata,
             userdata: &self.inner.userdata,
+            continuation: self.inner.continuation.as_ref(),
         }
     }
 }
@@ -230,12 +230,8 @@ impl SlowPath {
             return Err(OfError::OFPBRC_BAD_PACKET);
         }
         let packet = Packet::from_slice(&out.packet);
-        let (mut flow, _) = extract_flow(packet.data(), &PktMetadata::new(0));
         // Pipeline fields that the message sets (OpenFlow 1.5 §7.3.6).
-        let (m, given) = (out.metadata.mask.0, out.metadata.flow);
-        for ((f, m), g) in flow.words_mut().iter_mut().zip(m.words()).zip(given.words()) {
-            *f = *f & !m | g & m;
-        }
+        let flow = packet_in::flow_with(&packet, &out.metadata);
         packet_in::packet_out(
             &self.world,
             r.datapath.as_ref(),
@@ -246,6 +242,15 @@ impl SlowPath {
             (&out.actions, now_ms()),
         );
         Ok(())
+    }
+
+    /// Lets a packet go on that was stopped for controllers.
+    ///
+    /// # Errors
+    /// `NXR_STALE` when it was not stopped in this bridge.
+    pub fn resume(&self, bridge: BridgeId, r: &Resume) -> Result<(), OfError> {
+        let Some(running) = self.running.get() else { return Ok(()) };
+        packet_in::resume(&self.world, running.datapath.as_ref(), bridge, r, now_ms())
     }
 
     /// Credits rules and ports with what the datapath counted so far.

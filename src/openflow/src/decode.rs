@@ -7,8 +7,8 @@ use crate::flow_mod::{self, end};
 use crate::frame::HEADER_LEN;
 use crate::wire::Reader;
 use crate::{
-    multipart_request, AsyncUpdate, Frame, GroupModCommand, OfError, PacketInFormat, PortConfig, PortMod,
-    Request, Role, RoleMsg, Session, SwitchConfig, TableMod, Version, VersionSet,
+    continuation, multipart_request, AsyncUpdate, Frame, GroupModCommand, OfError, PacketInFormat,
+    PortConfig, PortMod, Request, Role, RoleMsg, Session, SwitchConfig, TableMod, Version, VersionSet,
 };
 use flow::OfPort;
 
@@ -157,7 +157,7 @@ fn port_mod11(r: &mut Reader<'_>, v: Version) -> Result<Request, OfError> {
 }
 
 /// Calls `f` with type and content of each property of OpenFlow 1.4.
-fn properties(
+pub(crate) fn properties(
     r: &mut Reader<'_>,
     mut f: impl FnMut(u16, &mut Reader<'_>) -> Result<(), OfError>,
 ) -> Result<(), OfError> {
@@ -322,6 +322,7 @@ fn nicira(r: &mut Reader<'_>, s: &Session) -> Result<Request, OfError> {
             let id = r.u16()?;
             empty(r, Request::SetControllerId(id))
         }
+        28 => Ok(Request::Resume(Box::new(continuation::resume(r, s.version)?))),
         // Known, but sent by switches only.
         11 | 14 | 17 | 30 => Err(BAD_TYPE),
         _ => Err(OfError::OFPBRC_BAD_SUBTYPE),

@@ -2,7 +2,7 @@
 //!
 //! Neighbours: `decode` and `encode` read and write them; `ofproto` handles and makes them. Threads: plain data.
 
-use crate::{Action, Version, VersionSet};
+use crate::{Action, Continuation, Resume, Version, VersionSet};
 use flow::{Match, OfPort};
 
 /// "No buffer": the whole packet is in the message.
@@ -328,6 +328,7 @@ pub enum Request {
         meter_id: u32,
     },
     PacketOut(PacketOut),
+    Resume(Box<Resume>),
     Role(RoleMsg),
     GetAsync,
     /// The bits given replace those in the configuration at hand.
@@ -573,6 +574,8 @@ pub struct PacketIn<'a> {
     /// Pipeline fields of the packet (in_port, tunnel, registers, metadata).
     pub metadata: &'a Match,
     pub userdata: &'a [u8],
+    /// Where it goes on, when it was stopped for controllers.
+    pub continuation: Option<&'a Continuation>,
 }
 
 /// Why a flow is gone.

@@ -4,7 +4,7 @@
 
 use crate::error::NX_VENDOR;
 use crate::wire::Put;
-use crate::{match_oxm, PacketIn, PacketInFormat, PacketInReason, Session, Version};
+use crate::{continuation, match_oxm, PacketIn, PacketInFormat, PacketInReason, Session, Version};
 use flow::OfPort;
 
 const NXT_PACKET_IN: u32 = 17;
@@ -91,17 +91,19 @@ fn nxt(out: &mut Vec<u8>, p: &PacketIn<'_>, version: Version) {
     out.bytes(p.packet);
 }
 
+/// Writes a property with its type, length and padding.
+pub(crate) fn prop(out: &mut Vec<u8>, kind: u16, write: &dyn Fn(&mut Vec<u8>)) {
+    let start = out.len();
+    out.u16(kind);
+    out.u16(0);
+    write(out);
+    out.patch_len(start + 2, start);
+    out.pad8(start);
+}
+
 fn nxt2(out: &mut Vec<u8>, p: &PacketIn<'_>, version: Version) {
     out.u32(NX_VENDOR);
     out.u32(NXT_PACKET_IN2);
-    let prop = |out: &mut Vec<u8>, kind: u16, write: &dyn Fn(&mut Vec<u8>)| {
-        let start = out.len();
-        out.u16(kind);
-        out.u16(0);
-        write(out);
-        out.patch_len(start + 2, start);
-        out.pad8(start);
-    };
     prop(out, 0, &|o| o.bytes(p.packet));
     if p.packet.len() != usize::from(p.total_len) {
         prop(out, 1, &|o| o.u32(p.total_len.into()));
@@ -115,6 +117,9 @@ fn nxt2(out: &mut Vec<u8>, p: &PacketIn<'_>, version: Version) {
     }
     prop(out, 5, &|o| o.u8(reason(p.reason, version)));
     prop(out, 6, &|o| match_oxm::put_fields(o, p.metadata, Some(version), (0, 0)));
+    if let Some(c) = p.continuation {
+        prop(out, 8, &|o| continuation::put(o, c, version));
+    }
     if !p.userdata.is_empty() {
         prop(out, 7, &|o| o.bytes(p.userdata));
     }

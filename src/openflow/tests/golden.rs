@@ -183,6 +183,7 @@ fn packet_in<'a>(packet: &'a [u8], metadata: &'a Match, userdata: &'a [u8]) -> P
         cookie: 0x77,
         metadata,
         userdata,
+        continuation: None,
     }
 }
 

@@ -72,8 +72,15 @@ impl Ctx<'_, '_> {
                 }
             }
             Action::OutputTrunc { port, max_len } => self.output_trunc(*port, *max_len, last),
-            Action::Controller { max_len, controller_id, reason, pause: _, userdata, meter_id: _ } => {
-                self.send_to_controller(*reason, *max_len, *controller_id, userdata);
+            Action::Controller { max_len, controller_id, reason, pause, userdata, meter_id: _ } => {
+                if *pause {
+                    // What follows, here and in callers, is frozen.
+                    self.pausing = Some(self.pause(*reason, *max_len, *controller_id, userdata));
+                    self.freezing = true;
+                    self.exit = true;
+                } else {
+                    self.send_to_controller(*reason, *max_len, *controller_id, userdata);
+                }
             }
             Action::Enqueue { port, queue } => self.enqueue(*port, *queue, last),
             Action::SetQueue(queue) => {

@@ -190,6 +190,8 @@ struct Ctx<'a, 'o> {
     /// in the packet.
     mpls_at_pop: Option<[flow::Be32; MAX_MPLS]>,
     freezing: bool,
+    /// It is frozen for controllers.
+    pausing: Option<resume::Pause>,
     frames: Vec<FrozenFrame>,
     /// Skb priority of the packet as received.
     orig_priority: u32,
@@ -243,6 +245,7 @@ impl<'a, 'o> Ctx<'a, 'o> {
             vlan_popped: false,
             mpls_at_pop: None,
             freezing: false,
+            pausing: None,
             frames: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@
 
 use super::cache::Credit;
 use super::commit;
+use super::resume::Pause;
 use super::table::reason;
 use super::{Ctx, SLOW_ACTION};
 use crate::recirc::FrozenState;
@@ -204,26 +205,40 @@ impl Ctx<'_, '_> {
     /// Packet-in.
     pub(super) fn send_to_controller(&mut self, why: u8, max_len: u16, controller_id: u16, userdata: &[u8]) {
         self.commit();
+        let state = FrozenState { stack: self.stack.clone(), ..self.state(Vec::new()) };
+        let pause = self.pause(why, max_len, controller_id, userdata);
+        self.push_controller(state, pause, false);
+    }
+
+    /// What a packet-in is to say, as things are now.
+    pub(super) fn pause(&self, why: u8, max_len: u16, controller_id: u16, userdata: &[u8]) -> Pause {
         let table_miss = self.rule.as_ref().is_some_and(|r| r.priority == 0 && r.matching.mask.map == 0);
         let why = if why == reason::ACTION && table_miss { reason::EXPLICIT_MISS } else { why };
-        let state =
-            FrozenState { userdata: userdata.to_vec(), stack: self.stack.clone(), ..self.state(Vec::new()) };
-        let node = self.input.recirc.alloc(state);
+        let rule_cookie = match &self.rule {
+            Some(rule) => rule.cookie,
+            None if why == reason::IMPLICIT_MISS => 0,
+            None => u64::MAX,
+        };
+        Pause { why, max_len, controller_id, userdata: userdata.to_vec(), rule_cookie }
+    }
+
+    /// Sends the packet up with `state`. `continuation`: it goes on there when controllers say so.
+    pub(super) fn push_controller(&mut self, state: FrozenState, p: Pause, continuation: bool) {
+        let node = self.input.recirc.alloc(FrozenState { userdata: p.userdata, ..state });
         let cookie = UserspaceCookie::Controller {
-            reason: why,
+            reason: p.why,
             dont_send: !self.input.for_flow,
-            continuation: false,
+            continuation,
             recirc_id: node.id,
-            rule_cookie: match &self.rule {
-                Some(rule) => rule.cookie,
-                None if why == reason::IMPLICIT_MISS => 0,
-                None => u64::MAX,
-            },
-            controller_id,
-            max_len,
+            rule_cookie: p.rule_cookie,
+            controller_id: p.controller_id,
+            max_len: p.max_len,
             frozen: node.id.0,
         };
         self.out.cache.credits.push(Credit::Recirc(node));
-        self.out.actions.push(DpAction::Userspace { pid: 0, cookie });
+        // A trace without a packet has nobody to let it go on.
+        if self.input.for_flow || !continuation {
+            self.out.actions.push(DpAction::Userspace { pid: 0, cookie });
+        }
     }
 }

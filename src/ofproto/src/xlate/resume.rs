@@ -7,6 +7,15 @@ use super::{Ctx, XlateError};
 use crate::recirc::{FrozenFrame, FrozenState};
 use flow::{Be64, DpAction, RecircId};
 
+/// What the packet-in of a packet that is stopped says.
+pub(super) struct Pause {
+    pub(super) why: u8,
+    pub(super) max_len: u16,
+    pub(super) controller_id: u16,
+    pub(super) userdata: Vec<u8>,
+    pub(super) rule_cookie: u64,
+}
+
 impl Ctx<'_, '_> {
     /// The state as it stands, with `frames` left to do.
     pub(super) fn state(&self, frames: Vec<FrozenFrame>) -> FrozenState {
@@ -30,9 +39,21 @@ impl Ctx<'_, '_> {
         let frames = std::mem::take(&mut self.frames);
         let mut state = self.state(frames);
         state.stack = std::mem::take(&mut self.stack);
-        let node = self.input.recirc.alloc(state);
-        self.out.actions.push(DpAction::Recirc(node.id));
-        self.out.cache.credits.push(Credit::Recirc(node));
+        if let Some(pause) = self.pausing.take() {
+            if state.frames.is_empty() {
+                // Without one, going on would look a table up.
+                state.frames.push(FrozenFrame {
+                    table_id: self.table_id,
+                    cookie: u64::MAX,
+                    actions: Vec::new(),
+                });
+            }
+            self.push_controller(state, pause, true);
+        } else {
+            let node = self.input.recirc.alloc(state);
+            self.out.actions.push(DpAction::Recirc(node.id));
+            self.out.cache.credits.push(Credit::Recirc(node));
+        }
         self.freezing = false;
         self.exit = false;
         self.stack_bytes = 0;
