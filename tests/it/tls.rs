@@ -113,6 +113,15 @@ fn database_and_controller() {
     wait_until("the refusal is in the log", || {
         h.log().contains("stream_ssl|WARN|SSL_accept: invalid peer certificate: UnknownIssuer")
     });
+    // One who speaks no TLS is cut off; one who says nothing keeps nobody out.
+    let _silent = Process::start(
+        h.command("bash").args(["-c", "exec 3<>/dev/tcp/127.0.0.1/6654; read -u 3"]),
+        &h.path("silent.out"),
+    );
+    h.namespace().run(&["bash", "-c", "head -c 100000 /dev/zero >/dev/tcp/127.0.0.1/6654"]);
+    wait_until("nonsense is refused", || {
+        h.log().contains("stream_ssl|WARN|SSL_accept: received corrupt message")
+    });
     // A large reply comes whole.
     let rules: String =
         (0..20_000).map(|i| format!("ip,nw_dst={}.{}.0.1,actions=drop\n", i >> 8, i & 255)).collect();
