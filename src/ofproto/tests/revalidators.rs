@@ -147,6 +147,8 @@ fn counts_are_there_when_the_packet_is() {
 fn threads_come_and_go_while_flows_are_many() {
     let b = Bench::new();
     b.slow.configure(&threads(1, 4));
+    // Behind the purge that comes with new threads.
+    b.slow.wait_for(b.slow.ask_sweep());
     for i in 0..9_000 {
         b.ports[0].push(0, &frame(i));
     }
