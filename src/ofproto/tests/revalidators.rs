@@ -169,7 +169,9 @@ fn threads_come_and_go_while_flows_are_many() {
         // Stops a sweep that is under way.
         b.slow.configure(&threads(1, n));
         assert!(b.slow.memory().contains(&("revalidators".to_string(), n)));
-        wait_until("the new threads begin with an empty table", || b.slow.flows().is_empty());
+        wait_until("the new threads begin with an empty table", || {
+            b.slow.flows().is_empty() && b.dp.flow_count() == 0
+        });
         for i in 0..800 {
             b.ports[0].push(0, &frame(i));
         }
