@@ -41,7 +41,8 @@ install:
 	@echo "to use it: update-alternatives --install /usr/sbin/ovs-vswitchd ovs-vswitchd $(libdir)/ovs-vswitchd 200"
 
 bench:
-	$(CARGO) bench --workspace --locked
+	$(CARGO) bench --locked -p ofproto --bench sweep
+	$(CARGO) bench --locked -p datapath --bench path
 	$(CARGO) test --release --locked --test it perf:: -- --ignored --nocapture --test-threads=1
 
 deps:

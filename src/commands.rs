@@ -49,6 +49,7 @@ pub fn table(options: &Options) -> Commands<Context> {
     commands.add_all(bridge::show_pmd::COMMANDS, |context: &mut Context| context.switch.manager());
     commands.add_all(bridge::dpctl::COMMANDS, |context: &mut Context| context.switch.manager());
     commands.add_all(bridge::features::COMMANDS, |context: &mut Context| context.switch.manager());
+    crate::sweepcmd::add_commands(&mut commands);
     commands.add_all(bridge::trace::COMMANDS, |context: &mut Context| context.switch.manager());
     if options.dummy.is_some() {
         crate::dummy::add_commands(&mut commands);

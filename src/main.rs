@@ -14,6 +14,7 @@ mod memory;
 mod ofservice;
 mod paths;
 mod stream;
+mod sweepcmd;
 mod switch;
 mod timecmd;
 mod tls;

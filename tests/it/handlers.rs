@@ -33,8 +33,9 @@ fn the_database_says_how_many_and_userspace_bridges_let_them_sleep() {
     for (n, want) in [("3", 3), ("1", 1), ("6", 6)] {
         let setting = format!("other_config:n-handler-threads={n}");
         lab.h.vsctl(&["set", "Open_vSwitch", ".", &setting]);
-        assert_eq!(threads(pid, "handler").len(), want, "at once");
-        assert_eq!(counted(&lab, "handlers:"), want);
+        assert_eq!(counted(&lab, "handlers:"), want, "at once");
+        // A thread has its name when it first runs.
+        wait_until("they have names", || threads(pid, "handler").len() == want);
         (1..9).for_each(|i| lab.passes(1, &udp(1, 2, i, 5), &[2]));
     }
     let mut names: Vec<String> = threads(pid, "handler").into_iter().map(|t| t.0).collect();

@@ -29,6 +29,7 @@ mod perf;
 mod poll_mode;
 mod ports;
 mod replay;
+mod revalidators;
 mod scheduling;
 mod service;
 mod tidy;

@@ -16,6 +16,7 @@ pub mod show;
 pub mod show_pmd;
 pub mod state;
 mod status;
+pub mod sweeps;
 pub mod trace;
 pub mod wanted;
 

@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// All commands of this crate.
-pub const COMMANDS: [Command<Manager>; 14] = [
+pub const COMMANDS: [Command<Manager>; 12] = [
     Command::new("dpif/dump-dps", "", 0, 0, dpif_dump_dps),
     Command::new("dpif/dump-flows", "[-m] [--names | --no-names] bridge", 1, MANY, dpif_dump_flows),
     Command::new("dpif/show", "", 0, 0, dpif_show),
@@ -27,8 +27,6 @@ pub const COMMANDS: [Command<Manager>; 14] = [
     Command::new("fdb/stats-clear", "[bridge]", 0, 1, fdb_stats_clear),
     Command::new("fdb/stats-show", "bridge", 1, 1, fdb_stats_show),
     Command::new("ofproto/list", "", 0, 0, ofproto_list),
-    Command::new("revalidator/purge", "", 0, 0, revalidator_purge),
-    Command::new("revalidator/wait", "", 0, 0, revalidator_wait),
     Command::new("upcall/set-flow-limit", "flow-limit-number", 1, 1, set_flow_limit),
     Command::new("upcall/show", "", 0, 0, upcall_show),
 ];
@@ -289,15 +287,4 @@ fn set_flow_limit(m: &mut Manager, args: &[&str]) -> Reply {
     let limit = atoi(args[0]);
     m.shared.backers.iter().for_each(|b| b.slow.set_flow_limit(limit));
     Ok(format!("set flow_limit to {limit}\n"))
-}
-
-fn revalidator_purge(m: &mut Manager, _: &[&str]) -> Reply {
-    m.shared.backers.iter().for_each(|b| b.slow.purge());
-    Ok(String::new())
-}
-
-fn revalidator_wait(m: &mut Manager, _: &[&str]) -> Reply {
-    let only = m.shared.backers.only().ok_or("can't wait on multiple udpifs.")?;
-    only.slow.wait_round();
-    Ok(String::new())
 }

@@ -16,16 +16,14 @@ const PACKET_OUT_USAGE: &str =
     "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions";
 
 /// All commands of this module.
-pub const COMMANDS: [Command<Manager>; 10] = [
+pub const COMMANDS: [Command<Manager>; 8] = [
     Command::new("bridge/dump-flows", "[--offload-stats] bridge", 1, 2, dump_rules),
     Command::new("bridge/reconnect", "[bridge]", 0, 1, reconnect),
     Command::new("ofproto/trace", TRACE_USAGE, 1, MANY, trace),
     Command::new("ofproto/trace-packet-out", PACKET_OUT_USAGE, 2, MANY, trace_packet_out),
     Command::new("revalidator/pause", HIDDEN, 0, 0, pause),
     Command::new("revalidator/resume", HIDDEN, 0, 0, resume),
-    Command::new("upcall/disable-megaflows", "", 0, 0, disable_megaflows),
     Command::new("upcall/disable-ufid", "", 0, 0, disable_ufid),
-    Command::new("upcall/enable-megaflows", "", 0, 0, enable_megaflows),
     Command::new("upcall/enable-ufid", "", 0, 0, enable_ufid),
 ];
 
@@ -106,20 +104,6 @@ fn pause(m: &mut Manager, _: &[&str]) -> Reply {
 fn resume(m: &mut Manager, _: &[&str]) -> Reply {
     m.shared.backers.iter().for_each(|b| b.slow.pause(false));
     Ok(String::new())
-}
-
-fn set_megaflows(m: &Manager, on: bool) {
-    m.shared.backers.iter().for_each(|b| b.slow.set_megaflows(on));
-}
-
-fn disable_megaflows(m: &mut Manager, _: &[&str]) -> Reply {
-    set_megaflows(m, false);
-    Ok("megaflows disabled".into())
-}
-
-fn enable_megaflows(m: &mut Manager, _: &[&str]) -> Reply {
-    set_megaflows(m, true);
-    Ok("megaflows enabled".into())
 }
 
 fn disable_ufid(m: &mut Manager, _: &[&str]) -> Reply {

@@ -592,6 +592,12 @@ impl Control {
         self.threads.iter().fold(self.retired, |sum, t| sum.plus(&t.shared.read()))
     }
 
+    /// Packets that megaflows have counted, of all threads that ever were; `None` while some are under way.
+    pub(crate) fn settled(&self) -> Option<u64> {
+        let retired = Some(self.retired.packets());
+        self.threads.iter().map(|t| t.shared.settled()).fold(retired, |a, b| Some(a?.wrapping_add(b?)))
+    }
+
     pub(crate) fn clear_stats(&mut self, pmd: Option<PmdId>) {
         let now = self.now_ms();
         for t in self.threads.iter_mut().filter(|t| pmd.is_none_or(|p| p == t.id)) {

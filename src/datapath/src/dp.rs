@@ -365,6 +365,10 @@ impl Provider for Datapath {
         ops.into_iter().map(one).collect()
     }
 
+    fn activity(&self) -> Option<u64> {
+        self.control.lock().settled()
+    }
+
     fn flow_delete(&self, flow: &Arc<SharedFlow>) {
         Datapath::flow_delete(self, flow);
     }

@@ -129,6 +129,12 @@ pub trait Provider: Send + Sync {
         let _ = self.operate(vec![DpOp::Execute { packet, flow: Box::new(*flow), actions }]);
     }
 
+    /// A number that is another one once any flow has counted a packet that it had not when it was last asked; `None`:
+    /// nobody knows.
+    fn activity(&self) -> Option<u64> {
+        None
+    }
+
     /// Asks for the removal of a flow; [`FlowEvent::Deleted`] follows when it is gone and its counters are final.
     fn flow_delete(&self, flow: &Arc<SharedFlow>);
 

@@ -1,7 +1,7 @@
 //! [`SharedFlow`]: one megaflow of one PMD as others see it.
 //!
-//! Neighbours: a PMD makes it and alone writes its counters; revalidators and dumps read them; `ofproto` keeps its
-//! translation cache in it. Threads: shared; counters are written with plain loads and stores by the owner.
+//! Neighbours: a PMD makes it and alone writes its counters; revalidators and dumps read them; `ofproto` takes its
+//! translation cache out of it. Threads: shared; counters are written with plain loads and stores by the owner.
 
 use crate::api::PmdId;
 use flow::{DpAction, Flow, Mask, Miniflow, FLOW_WORDS, PKT_WORDS};
@@ -125,8 +125,6 @@ pub struct SharedFlow {
     pub created_ms: u64,
     /// Version of tables its actions were translated with; for the revalidator to update.
     pub seq: AtomicU64,
-    /// Revalidator's mark: sequence number of the last dump that saw it.
-    pub dump_seq: AtomicU64,
     pub(crate) slot: AtomicU64,
     dead: AtomicBool,
     suspect: AtomicBool,
@@ -165,7 +163,6 @@ impl SharedFlow {
             mask: n.mask,
             created_ms: n.now_ms,
             seq: AtomicU64::new(n.seq),
-            dump_seq: AtomicU64::new(0),
             slot: AtomicU64::new(u64::MAX),
             dead: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
@@ -226,19 +223,9 @@ impl SharedFlow {
         self.suspect.store(false, Ordering::Relaxed);
     }
 
-    /// Takes the translation cache out (put it back with [`SharedFlow::set_ctx`]).
+    /// Takes the translation cache out: whoever looks after the flow keeps it from then on.
     pub fn take_ctx(&self) -> Option<Box<dyn Any + Send + Sync>> {
         self.ctx.lock().take()
-    }
-
-    /// Replaces the translation cache.
-    pub fn set_ctx(&self, ctx: Option<Box<dyn Any + Send + Sync>>) {
-        *self.ctx.lock() = ctx;
-    }
-
-    /// Runs `f` on the translation cache.
-    pub fn with_ctx<R>(&self, f: impl FnOnce(&mut Option<Box<dyn Any + Send + Sync>>) -> R) -> R {
-        f(&mut self.ctx.lock())
     }
 }
 

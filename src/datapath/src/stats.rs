@@ -26,6 +26,9 @@ macro_rules! counters {
             pub(crate) flows: AtomicU64,
             /// Masks among them.
             pub(crate) subtables: AtomicU64,
+            /// Packets received and executed: those that were begun, and those whose megaflows have counted them.
+            begun: AtomicU64,
+            done: AtomicU64,
         }
 
         impl SharedStats {
@@ -33,6 +36,19 @@ macro_rules! counters {
             #[inline]
             pub(crate) fn publish(&self, s: &PmdStats) {
                 $(self.$field.store(s.$field, Ordering::Relaxed);)*
+                self.done.store(s.packets(), Ordering::Release);
+            }
+
+            /// Says that the owner goes on with the packets counted last.
+            #[inline(always)]
+            pub(crate) fn begin(&self, s: &PmdStats) {
+                self.begun.store(s.packets(), Ordering::Relaxed);
+            }
+
+            /// Packets that megaflows have counted; `None` while some are under way.
+            pub(crate) fn settled(&self) -> Option<u64> {
+                let done = self.done.load(Ordering::Acquire);
+                (self.begun.load(Ordering::Acquire) == done).then_some(done)
             }
 
             /// Publishes the drops, which change seldom.
@@ -130,6 +146,11 @@ impl PmdStats {
     /// Drops for all reasons.
     pub fn total_dropped(&self) -> u64 {
         self.drops.iter().sum()
+    }
+
+    /// Packets that entered the datapath.
+    pub(crate) fn packets(&self) -> u64 {
+        self.received.wrapping_add(self.executed)
     }
 
     /// Counts `n` drops.

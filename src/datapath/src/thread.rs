@@ -277,6 +277,7 @@ impl Worker {
         if lost > 0 {
             e.stats.received += u64::from(lost);
             e.stats.drop_n(Drop::RxQueue, lost as usize);
+            self.shared.begin(&e.stats);
         }
         if n == 0 {
             return 0;
@@ -285,6 +286,7 @@ impl Worker {
         e.stats.received += n as u64;
         e.stats.batches += 1;
         e.now_tsc = now;
+        self.shared.begin(&e.stats);
         e.process(&mut self.batch, &meta, None, 0);
         if e.tx.flush_cycles == 0 {
             e.tx.flush_all(&mut e.stats);
@@ -485,6 +487,7 @@ impl Worker {
     fn execute(&mut self, x: Execute) {
         let e = &mut self.engine;
         e.stats.executed += 1;
+        self.shared.begin(&e.stats);
         let mut batch = Batch::new();
         // An empty batch takes one.
         let _ = batch.push(x.packet);

@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod command;
+pub mod counting;
 pub mod coverage;
 pub mod cpu;
 pub mod fdname;

@@ -31,7 +31,7 @@ pub use infra::Published;
 pub use mac_learning::MacLearning;
 pub use openflow::Role as OpenFlowRole;
 pub use openflow::{format_actions, OfError, PacketOut, PortConfig, Resume, VersionSet};
-pub use revalidate::{RevalidateConfig, Revalidator};
+pub use revalidate::{RevalidateConfig, Revalidator, Ticket};
 pub use rule::{CompactMask, CompactMatch, Rule, RuleFlags, RuleStats};
 pub use snapshot::{BridgeId, BridgeView, BundleId, BundleView, PortView, Snapshot, World};
 pub use tables::{Table, TableStats, Tables};

@@ -1,12 +1,12 @@
 //! The slow path of one datapath as a whole: upcalls, revalidation, packets to and from controllers.
 //!
 //! Neighbours: `bridge` owns it and speaks to nothing behind it; `upcall`, `revalidate`, `packet_in` do the work.
-//! Threads: owned by main; starts handlers and the revalidator.
+//! Threads: owned by main; starts handlers and revalidators.
 
 use crate::conn::PacketInEvent;
 use crate::handler::Handlers;
 use crate::packet_in::{self, FromDatapath, PacketIn};
-use crate::revalidate::{RevalidateConfig, Revalidator};
+use crate::revalidate::{RevalidateConfig, Revalidator, Threads, Ticket};
 use crate::snapshot::{BridgeId, World};
 use crate::threads::ThreadCounts;
 use crate::upcall::Upcalls;
@@ -19,7 +19,6 @@ use packet::Packet;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 
 static LOG: infra::vlog::Module = infra::vlog::Module::new("ofproto_dpif_upcall");
 
@@ -37,7 +36,9 @@ pub struct SlowPath {
     running: OnceLock<Running>,
     config: Mutex<RevalidateConfig>,
     counts: Mutex<ThreadCounts>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// What was said about the settings of threads.
+    complaints: Mutex<Vec<String>>,
+    revalidators: Mutex<Option<Threads>>,
 }
 
 fn now_ms() -> u64 {
@@ -86,18 +87,6 @@ fn as_match(m: &Flow) -> Match {
     Match { flow: *m, mask: Mask(mask) }
 }
 
-fn thread_counts(other_config: &BTreeMap<String, String>) -> ThreadCounts {
-    ThreadCounts::of_config(other_config, infra::cpu::count())
-}
-
-/// Makes `n` handlers run.
-fn start_handlers(r: &Running, n: usize) {
-    let numbers: Vec<u32> = (0..n).map(|_| thread_number()).collect();
-    if let Err(e) = r.handlers.start(&numbers) {
-        infra::vlog!(LOG, Err, "{}: cannot start {n} handler threads: {e}", r.datapath.full_name());
-    }
-}
-
 impl SlowPath {
     /// A slow path that translates by what `world` publishes.
     pub fn new(world: Arc<World>) -> Arc<SlowPath> {
@@ -106,8 +95,9 @@ impl SlowPath {
             world,
             running: OnceLock::new(),
             config: Mutex::new(RevalidateConfig::default()),
-            counts: Mutex::new(thread_counts(&BTreeMap::new())),
-            thread: Mutex::new(None),
+            counts: Mutex::new(ThreadCounts::of_config(&BTreeMap::new(), infra::cpu::count()).0),
+            complaints: Mutex::default(),
+            revalidators: Mutex::default(),
         })
     }
 
@@ -116,7 +106,8 @@ impl SlowPath {
         self.upcalls.clone()
     }
 
-    /// Reads `flow-limit`, `max-idle`, `max-revalidator`, `min-revalidate-pps` (ovs-vswitchd.conf.db(5)).
+    /// Reads `flow-limit`, `max-idle`, `max-revalidator`, `min-revalidate-pps`, `n-handler-threads`,
+    /// `n-revalidator-threads` (ovs-vswitchd.conf.db(5)).
     pub fn configure(&self, other_config: &BTreeMap<String, String>) {
         let d = RevalidateConfig::default();
         // As Open vSwitch reads them: an int, and nothing refused that is one.
@@ -142,12 +133,51 @@ impl SlowPath {
             min_revalidate_pps: number("min-revalidate-pps", d.min_revalidate_pps),
         };
         *self.config.lock() = c;
-        let counts = thread_counts(other_config);
-        let changed = std::mem::replace(&mut *self.counts.lock(), counts) != counts;
+        let changed = self.configure_threads(other_config);
         if let Some(r) = self.running.get() {
             r.revalidator.set_config(c);
             if changed {
-                start_handlers(r, counts.handlers);
+                self.start_threads(r);
+                // As in Open vSwitch, a new set of threads begins with an empty table.
+                r.revalidator.ask_purge();
+            }
+        }
+    }
+
+    /// True when there are to be other numbers of threads.
+    fn configure_threads(&self, other_config: &BTreeMap<String, String>) -> bool {
+        let (counts, complaints) = ThreadCounts::of_config(other_config, infra::cpu::count());
+        let mut said = self.complaints.lock();
+        if *said != complaints {
+            complaints.iter().for_each(|c| infra::vlog!(LOG, Warn, "{c}"));
+            *said = complaints;
+        }
+        std::mem::replace(&mut *self.counts.lock(), counts) != counts
+    }
+
+    /// Ends the threads that run, and starts as many as there are to be.
+    fn start_threads(&self, r: &Running) {
+        let ThreadCounts { handlers, revalidators } = *self.counts.lock();
+        infra::vlog!(
+            LOG,
+            Info,
+            "Setting n-handler-threads to {handlers}, setting n-revalidator-threads to {revalidators}"
+        );
+        infra::vlog!(LOG, Info, "Starting {} threads", handlers + revalidators);
+        let dp = r.datapath.full_name();
+        let numbers: Vec<u32> = (0..handlers).map(|_| thread_number()).collect();
+        if let Err(e) = r.handlers.start(&numbers) {
+            infra::vlog!(LOG, Err, "{dp}: cannot start {handlers} handler threads: {e}");
+        }
+        let mut threads = self.revalidators.lock();
+        if let Some(old) = threads.take() {
+            old.stop();
+        }
+        let clock: Arc<dyn Fn() -> u64 + Send + Sync> = Arc::new(now_ms);
+        match Threads::start(&r.revalidator, revalidators, &clock) {
+            Ok(t) => *threads = Some(t),
+            Err(e) => {
+                infra::vlog!(LOG, Err, "{dp}: cannot start a revalidator thread: {e}; flows will not expire");
             }
         }
     }
@@ -162,20 +192,8 @@ impl SlowPath {
         let revalidator =
             Arc::new(Revalidator::new(self.world.clone(), self.upcalls.clone(), datapath.clone()));
         revalidator.set_config(*self.config.lock());
-        let worker = revalidator.clone();
         let running = Running { datapath, revalidator, handlers };
-        start_handlers(&running, self.counts.lock().handlers);
-        let number = thread_number();
-        let body = move || {
-            infra::cpu::name_thread(&format!("revalidator{number}"));
-            worker.run(number, &now_ms);
-        };
-        match std::thread::Builder::new().name(format!("revalidator{number}")).spawn(body) {
-            Ok(t) => *self.thread.lock() = Some(t),
-            Err(e) => {
-                infra::vlog!(LOG, Err, "cannot start a revalidator thread: {e}; flows will not expire");
-            }
-        }
+        self.start_threads(&running);
         let _ = self.running.set(running);
         Ok(())
     }
@@ -184,12 +202,9 @@ impl SlowPath {
     pub fn stop(&self) {
         if let Some(r) = self.running.get() {
             r.handlers.stop();
-            r.revalidator.stop();
         }
-        if let Some(t) = self.thread.lock().take() {
-            if t.join().is_err() {
-                infra::vlog!(LOG, Err, "the revalidator thread ended with a panic");
-            }
+        if let Some(t) = self.revalidators.lock().take() {
+            t.stop();
         }
     }
 
@@ -270,17 +285,14 @@ impl SlowPath {
         let Some(r) = self.running.get() else { return Vec::new() };
         vec![
             ("handlers".into(), r.handlers.count()),
-            ("revalidators".into(), 1),
+            ("revalidators".into(), r.revalidator.thread_count()),
             ("udpif keys".into(), r.revalidator.flow_count()),
         ]
     }
 
     /// `upcall/show`.
     pub fn show(&self) -> String {
-        self.running
-            .get()
-            .map(|r| format!("{}@{}", r.datapath.kind(), r.revalidator.show()))
-            .unwrap_or_default()
+        self.running.get().map(|r| r.revalidator.show()).unwrap_or_default()
     }
 
     /// `upcall/set-flow-limit`.
@@ -294,11 +306,10 @@ impl SlowPath {
     }
 
     /// `upcall/disable-megaflows|enable-megaflows`. Flows made the other way are removed.
-    pub fn set_megaflows(&self, on: bool) {
-        if self.upcalls.megaflows() != on {
-            self.upcalls.set_megaflows(on);
-            self.purge();
-        }
+    pub fn set_megaflows(&self, on: bool) -> Option<Ticket> {
+        let changed = self.upcalls.megaflows() != on;
+        self.upcalls.set_megaflows(on);
+        changed.then(|| self.purge())?
     }
 
     /// `upcall/disable-ufid|enable-ufid`: what `upcall/show` tells. Flows are always found by identifier here.
@@ -311,11 +322,9 @@ impl SlowPath {
         self.world.wake();
     }
 
-    /// `revalidator/purge`.
-    pub fn purge(&self) {
-        if let Some(r) = self.running.get() {
-            r.revalidator.purge();
-        }
+    /// `revalidator/purge`: [`SlowPath::is_done`] tells when the flows are gone.
+    pub fn purge(&self) -> Option<Ticket> {
+        Some(self.running.get()?.revalidator.ask_purge())
     }
 
     /// `revalidator/pause` and `revalidator/resume`.
@@ -325,10 +334,20 @@ impl SlowPath {
         }
     }
 
-    /// `revalidator/wait`.
-    pub fn wait_round(&self) {
-        if let Some(r) = self.running.get() {
-            r.revalidator.wait_sweep();
+    /// `revalidator/wait`: [`SlowPath::is_done`] tells when a sweep that began after the call is over.
+    pub fn ask_sweep(&self) -> Option<Ticket> {
+        Some(self.running.get()?.revalidator.ask_sweep())
+    }
+
+    /// Whether what was asked for is done, or never will be.
+    pub fn is_done(&self, ticket: &Ticket) -> bool {
+        self.running.get().is_none_or(|r| r.revalidator.is_done(ticket))
+    }
+
+    /// Waits for what was asked for. Not on the main thread.
+    pub fn wait_for(&self, ticket: Option<Ticket>) {
+        if let (Some(r), Some(t)) = (self.running.get(), ticket) {
+            r.revalidator.wait_for(t);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::self_check::agrees;
 use crate::snapshot::World;
-use crate::xlate::{xlate, CreditStats, XlateCache, XlateIn, XlateOut};
+use crate::xlate::{xlate, CreditStats, XlateIn, XlateOut};
 use datapath::{FlowPut, Miss, MissResult, SharedFlow, Upcall};
 use flow::key::VLAN_CFI;
 use flow::{Be16, Be32, DpAction, DpPort, Flow, Mask, UserspaceCookie};
@@ -295,9 +295,4 @@ fn exact(flow: &Flow) -> Mask {
     (f.nw_src, f.nw_dst) = (Be32::MAX, Be32::MAX);
     complete_mask(flow, &mut m);
     m
-}
-
-/// What a megaflow keeps for the revalidator.
-pub(crate) fn cache_of(ctx: &Option<Box<dyn std::any::Any + Send + Sync>>) -> Option<&XlateCache> {
-    ctx.as_ref()?.downcast_ref::<XlateCache>()
 }

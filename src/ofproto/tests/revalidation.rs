@@ -13,7 +13,7 @@ use flow::odp::{format_actions, Style};
 use flow::{DpAction, Field, Match, OfPort};
 use infra::Published;
 use ofproto::mac_learning::MacKey;
-use ofproto::revalidate::{RevalidateConfig, Revalidator, SweepReport};
+use ofproto::revalidate::{RevalidateConfig, Revalidator, SweepReport, Team};
 use ofproto::{BundleId, MacLearning, Rule, Snapshot, Tables, Upcalls, World};
 use openflow::Action;
 use packet::Packet;
@@ -271,13 +271,16 @@ fn threads_sweep_on_their_own() {
     b.add(&r);
     b.miss(1, 1, 2, 1);
     let clock = AtomicU64::new(1000);
+    b.rev.wait_sweep();
+    assert_eq!(b.rev.flow_count(), 0, "without a thread there is nothing to wait for");
+    let team = Arc::new(Team::new(vec![5, 6, 9]));
+    b.rev.set_team(team.clone());
     let (before, after, show) = std::thread::scope(|s| {
-        s.spawn(|| b.rev.run(5, &|| clock.load(Ordering::Relaxed)));
-        // A wait before the thread has begun returns at once.
-        while b.rev.flow_count() == 0 {
-            b.rev.wait_sweep();
-            std::thread::yield_now();
+        for i in 0..3 {
+            let (b, team, clock) = (&b, &team, &clock);
+            s.spawn(move || b.rev.run(team, i, &|| clock.load(Ordering::Relaxed)));
         }
+        b.rev.wait_sweep();
         let before = b.rev.flow_count();
         b.rev.purge();
         let got = (before, b.rev.flow_count(), b.rev.show());
@@ -285,8 +288,11 @@ fn threads_sweep_on_their_own() {
         got
     });
     assert_eq!((before, after), (1, 0));
-    assert!(show.starts_with("ovs-netdev:\n  flows         : (current 0) (avg "), "{show}");
-    assert!(show.ends_with("ms\n  ufid enabled : true\n\n  5: (keys 0)\n"), "{show}");
+    assert!(show.starts_with("netdev@ovs-netdev:\n  flows         : (current 0) (avg "), "{show}");
+    assert!(
+        show.ends_with("ms\n  ufid enabled : true\n\n  5: (keys 0)\n  6: (keys 0)\n  9: (keys 0)\n"),
+        "{show}"
+    );
 }
 
 /// A packet of flow (2, 1, 2, `ip`), as `Bench::miss` makes them.

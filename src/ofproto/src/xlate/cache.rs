@@ -64,23 +64,28 @@ impl XlateCache {
     /// Credits everything. True when a MAC entry changed, so that flows must be revalidated. `wait`: may wait for
     /// the lock of a MAC table (not on a poll-mode thread).
     pub fn push(&self, s: CreditStats, wait: bool) -> bool {
-        let mut changed = false;
-        for c in &self.credits {
-            match c {
-                Credit::Table { stats, hit } => stats.credit(s.packets, *hit),
-                Credit::Rule(rule) => rule.stats.credit(s.packets, s.bytes, s.used_ms),
-                Credit::Patch { out, peer } => {
-                    out.tx_packets.fetch_add(s.packets, Ordering::Relaxed);
-                    out.tx_bytes.fetch_add(s.bytes, Ordering::Relaxed);
-                    peer.rx_packets.fetch_add(s.packets, Ordering::Relaxed);
-                    peer.rx_bytes.fetch_add(s.bytes, Ordering::Relaxed);
-                }
-                Credit::Normal { macs, key, bundle } if s.packets > 0 => {
-                    changed |= macs.learn(*key, *bundle, s.used_ms, wait) == Learned::Changed;
-                }
-                Credit::Normal { .. } | Credit::Recirc(_) => {}
-            }
-        }
-        changed
+        push_credits(&self.credits, s, wait)
     }
+}
+
+/// As [`XlateCache::push`], for a list of them.
+pub fn push_credits(credits: &[Credit], s: CreditStats, wait: bool) -> bool {
+    let mut changed = false;
+    for c in credits {
+        match c {
+            Credit::Table { stats, hit } => stats.credit(s.packets, *hit),
+            Credit::Rule(rule) => rule.stats.credit(s.packets, s.bytes, s.used_ms),
+            Credit::Patch { out, peer } => {
+                out.tx_packets.fetch_add(s.packets, Ordering::Relaxed);
+                out.tx_bytes.fetch_add(s.bytes, Ordering::Relaxed);
+                peer.rx_packets.fetch_add(s.packets, Ordering::Relaxed);
+                peer.rx_bytes.fetch_add(s.bytes, Ordering::Relaxed);
+            }
+            Credit::Normal { macs, key, bundle } if s.packets > 0 => {
+                changed |= macs.learn(*key, *bundle, s.used_ms, wait) == Learned::Changed;
+            }
+            Credit::Normal { .. } | Credit::Recirc(_) => {}
+        }
+    }
+    changed
 }

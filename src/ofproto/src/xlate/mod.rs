@@ -16,7 +16,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use cache::{Credit, CreditStats, XlateCache};
+pub use cache::{push_credits, Credit, CreditStats, XlateCache};
 pub(crate) use hash::hash2;
 
 use crate::recirc::{FrozenFrame, RecircTable};

@@ -160,10 +160,10 @@ fn threads_lose_nothing() {
                 Op::Warp(_) => slow.configure(&settings(&mut r)),
                 Op::Pause => slow.pause(true),
                 Op::Resume => slow.pause(false),
-                Op::Purge => slow.purge(),
+                Op::Purge => slow.wait_for(slow.purge()),
                 Op::Limit(n) => slow.set_flow_limit(n as u32),
-                Op::Revalidation { .. } => slow.wait_round(),
-                Op::Megaflows(on) => slow.set_megaflows(on),
+                Op::Revalidation { .. } => slow.wait_for(slow.ask_sweep()),
+                Op::Megaflows(on) => slow.wait_for(slow.set_megaflows(on)),
                 // Made anew each time, threads would do nothing else.
                 Op::Cores(mask) if r.chance(8) => side.apply(&Op::Cores(mask & 3)),
                 Op::Cores(_) | Op::EmcProbability(_) => {}
@@ -182,7 +182,7 @@ fn threads_lose_nothing() {
         wait_for("every packet is counted", &mut side, |s| is_conserved(&s.totals()));
         wait_for("nothing is left", &mut side, |s| {
             beat.fetch_add(1, Ordering::Relaxed);
-            slow.wait_round();
+            slow.wait_for(slow.ask_sweep());
             s.leftovers() == (0, 0, 0)
         });
         assert!(is_conserved(&side.totals()), "{:?}", side.totals());
