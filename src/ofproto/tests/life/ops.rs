@@ -118,6 +118,11 @@ fn ends_where_it_began(a: &Action, bridge: usize) -> bool {
     }
 }
 
+/// A resubmission that may come back to its rule: each packet would then take thousands of lookups, which is slow.
+fn goes_round(a: &Action, from: u8) -> bool {
+    matches!(a, Action::Resubmit { table, .. } if *table <= from && from != 255)
+}
+
 impl Source {
     pub fn new(seed: u64, plain: bool) -> Source {
         let mut rng = Rng(seed);
@@ -133,6 +138,9 @@ impl Source {
                 _ => rules::action(&mut self.rng, table.into()),
             };
             let plain = matches!(&a, Action::Output { port, .. } if *port != OfPort::CONTROLLER);
+            if goes_round(&a, table) {
+                continue;
+            }
             if !ends_where_it_began(&a, bridge) && (plain || !self.plain) {
                 return a;
             }
@@ -170,9 +178,9 @@ impl Source {
         let mut actions = self.actions(bridge, table);
         if pops {
             // What stands behind the labels is known only when the packet comes again.
-            let (to, table) =
-                (self.rng.pick(&[0x0800, 0x0800, 0x86dd, 0x8847]), self.rng.below(rules::N_TABLES) as u8);
-            let again = Action::Resubmit { in_port: OfPort::IN_PORT, table, with_ct: false };
+            let to = self.rng.pick(&[0x0800, 0x0800, 0x86dd, 0x8847]);
+            let next = (usize::from(table) + 1 + self.rng.below(2)).min(rules::N_TABLES) as u8;
+            let again = Action::Resubmit { in_port: OfPort::IN_PORT, table: next, with_ct: false };
             actions.splice(0..0, [Action::PopMpls(to), again]);
         }
         NewRule { replaces, table, matching, priority, idle, hard, flags, actions }
