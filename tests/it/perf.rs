@@ -189,15 +189,15 @@ fn explosion() -> Vec<Vec<u8>> {
 }
 
 /// Tuple space explosion (CVE-2019-25076): packets that nobody allowed, arriving where the victim's arrive, make
-/// thousands of masks, which every packet of the victim then has to be compared with. A thousand a second would keep
-/// them alive; here they are one packet in forty, which is far more.
+/// thousands of masks, which every packet of the victim then has to be compared with. A thousand a second keep
+/// them alive. The masks are made by a flood; nothing expires meanwhile.
 #[test]
 #[ignore = "a measurement"]
 fn tuple_space_explosion() {
     let _guard = alone();
     table(
         "Tuple space explosion, 100,000 flows of the victim, Mpps",
-        "| switch | megaflows of the attack | without | under attack | lost |",
+        "| switch | attack | its megaflows | without | under attack | lost |",
     );
     let mut lost = [0.0; 2];
     for (i, which) in switches().into_iter().enumerate() {
@@ -217,17 +217,20 @@ fn tuple_space_explosion() {
         let thread = thread_of(&mut h, 1);
         let before = rate(&mut h, &thread, "2", 2_000);
         let quiet = flows(&h);
-        let mut mixed: Vec<_> = victim.into_iter().chain(attack).collect();
-        // Evenly mixed.
-        mixed
-            .sort_by_cached_key(|f| f.iter().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add((*b).into())));
-        replaces(&h, &forever(&capture(&h, "mixed.pcap", &mixed), 6));
-        std::thread::sleep(Duration::from_secs(4));
-        let thread = thread_of(&mut h, 1);
-        let after = rate(&mut h, &thread, "2", 2_000);
-        lost[i] = 1.0 - after / before;
-        let made = flows(&h) - quiet;
-        println!("| {which:?} | {made} | {before:.2} | {after:.2} | {:.0} % |", lost[i] * 100.0);
+        // First one packet in forty, then four in a hundred thousand: about a thousand a second.
+        for (step, device, what) in [(1, 6, "flood"), (640, 7, "thousand a second")] {
+            let mut mixed: Vec<_> = victim.iter().chain(attack.iter().step_by(step)).cloned().collect();
+            let scatter =
+                |f: &Vec<u8>| f.iter().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add((*b).into()));
+            mixed.sort_by_cached_key(scatter);
+            replaces(&h, &forever(&capture(&h, "mixed.pcap", &mixed), device));
+            std::thread::sleep(Duration::from_secs(4));
+            let thread = thread_of(&mut h, 1);
+            let after = rate(&mut h, &thread, "2", 2_000);
+            lost[i] = 1.0 - after / before;
+            let made = flows(&h).saturating_sub(quiet);
+            println!("| {which:?} | {what} | {made} | {before:.2} | {after:.2} | {:.0} % |", lost[i] * 100.0);
+        }
     }
     assert!(lost[0] <= 0.2, "the attack takes {:.2} from the victim", lost[0]);
 }
