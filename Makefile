@@ -3,6 +3,7 @@
 # make life    ten minutes of random events on a switch and its twin without caches
 # make build   target/release/ovs-vswitchd
 # make bench   component benchmarks; the whole daemon beside Open vSwitch (root, hugepages)
+# make man     target/ovs-vswitchd.8, the manual page, from the fragments beside the code
 # make install binary, service files and manual page into Debian's places (DESTDIR=...)
 # make deps    installs with apt-get what is missing
 # make fmt     formats the sources
@@ -14,8 +15,9 @@ CARGO ?= cargo
 libdir = /usr/lib/openvswitch-switch-pmd
 scripts = /usr/share/openvswitch/scripts
 BINARY ?= target/release/ovs-vswitchd
+MANUAL = target/ovs-vswitchd.8
 
-.PHONY: demo test life build install bench deps fmt lint
+.PHONY: demo test life build man install bench deps fmt lint
 
 demo:
 	@./demo/demo.sh
@@ -29,13 +31,20 @@ life:
 build:
 	$(CARGO) build --release --locked
 
-install:
+man: $(MANUAL)
+
+$(MANUAL): man/build man/ovs-vswitchd.8.in $(shell sed -n 's/^\.so //p' man/ovs-vswitchd.8.in)
+	@mkdir -p $(@D)
+	man/build >$@.new
+	mv $@.new $@
+
+install: $(MANUAL)
 	@test -x $(BINARY) || { echo "make install: $(BINARY) is not there: run make build first, as the user who builds" >&2; exit 1; }
 	install -D -m 755 $(BINARY) $(DESTDIR)$(libdir)/ovs-vswitchd
 	install -D -m 755 hugepage-setup.sh $(DESTDIR)$(scripts)/hugepage-setup.sh
 	install -D -m 755 service/vswitch-ctl $(DESTDIR)$(scripts)/vswitch-ctl
 	install -D -m 644 service/vswitch.service $(DESTDIR)/lib/systemd/system/vswitch.service
-	install -D -m 644 man/ovs-vswitchd.8 $(DESTDIR)/usr/share/man/man8/ovs-vswitchd-pmd.8
+	install -D -m 644 $(MANUAL) $(DESTDIR)/usr/share/man/man8/ovs-vswitchd-pmd.8
 	test -e $(DESTDIR)/etc/logrotate.d/openvswitch-switch || \
 	  install -D -m 644 service/logrotate $(DESTDIR)/etc/logrotate.d/openvswitch-switch
 	@echo "to use it: update-alternatives --install /usr/sbin/ovs-vswitchd ovs-vswitchd $(libdir)/ovs-vswitchd 200"
