@@ -295,6 +295,26 @@ fn threads_sweep_on_their_own() {
     );
 }
 
+#[test]
+fn a_purge_while_paused_is_waited_for() {
+    let b = Bench::new();
+    b.rev.set_team(Arc::new(Team::new(vec![1])));
+    b.rev.pause(true);
+    assert!(b.rev.is_done(&b.rev.ask_sweep()), "there will be none");
+    let purge = b.rev.ask_purge();
+    assert!(!b.rev.is_done(&purge), "nobody has begun");
+    b.rev.sweep(b.now, &mut || {
+        assert!(!b.rev.is_done(&purge), "it has not ended");
+        assert!(b.rev.is_done(&b.rev.ask_sweep()));
+        1
+    });
+    assert!(b.rev.is_done(&purge));
+    let another = b.rev.ask_purge();
+    assert!(!b.rev.is_done(&another));
+    b.sweep();
+    assert!(b.rev.is_done(&another));
+}
+
 /// A packet of flow (2, 1, 2, `ip`), as `Bench::miss` makes them.
 fn suspect(b: &Bench, flow: &Arc<SharedFlow>) -> FlowEvent {
     let suspect =

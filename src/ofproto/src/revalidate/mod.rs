@@ -223,8 +223,7 @@ impl Revalidator {
         if self.team.lock().is_over() {
             return true;
         }
-        let paused = self.paused.load(Ordering::Acquire) && !self.purge.load(Ordering::Acquire);
-        if !paused && self.done.load(Ordering::Acquire) < t.sweep {
+        if !self.is_idle(t) && self.done.load(Ordering::Acquire) < t.sweep {
             // It may have gone to sleep just when the sweep was asked for.
             self.world.wake();
             return false;
@@ -233,6 +232,15 @@ impl Revalidator {
             Some(end) => self.table.evicting() == 0 || Instant::now() >= end,
             None => true,
         }
+    }
+
+    /// Whether no sweep begins that `t` could wait for. While paused one begins for a purge, which may be the one under
+    /// way.
+    fn is_idle(&self, t: &Ticket) -> bool {
+        let paused = self.paused.load(Ordering::Acquire) && !self.purge.load(Ordering::Acquire);
+        // In this order: what is done by then had begun.
+        let begun = self.begun.load(Ordering::Acquire);
+        paused && (t.gone_by.is_none() || self.done.load(Ordering::Acquire) == begun)
     }
 
     /// As [`Revalidator::ask_purge`], and waits.

@@ -70,6 +70,8 @@ impl Revalidator {
     /// Begins a sweep.
     pub(super) fn begin(&self, now_ms: u64, out: &mut XlateOut) -> Round {
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        // Before events are taken: a flow that was there when a purge was asked for must be in the table.
+        let purge = self.purge.swap(false, Ordering::AcqRel);
         self.expire_macs(now_ms);
         self.world.recirc().expire(now_ms);
         let wrong = self.suspects.judge(&self.world, now_ms, out);
@@ -78,7 +80,6 @@ impl Revalidator {
         self.take_events();
         let seq = self.world.seq();
         let config = *self.config.lock();
-        let purge = self.purge.swap(false, Ordering::AcqRel);
         let (flows, limit) = (self.table.live(), self.upcalls.flow_limit());
         let crowded = flows > limit;
         let zero = || AtomicUsize::new(0);
