@@ -101,7 +101,7 @@ impl FlowTable {
                 evicted += 1;
             }
         }
-        drop(s);
+        // Still under the lock: whoever takes one of them out finds it counted.
         if evicted > 0 {
             self.evicting.fetch_add(evicted, Ordering::Relaxed);
             self.live.fetch_sub(evicted, Ordering::Relaxed);
