@@ -184,10 +184,11 @@ impl Datapath {
     /// Takes up to `max` events about megaflows. Returns how many.
     pub fn drain_events(&self, max: usize, f: &mut dyn FnMut(FlowEvent)) -> usize {
         let mut rings = self.common.events.lock();
+        // Before the rings are looked at: a thread that ends now adds what came after all that is in its ring.
+        let mut late = self.common.late.lock();
         rings.iter().for_each(|r| r.awake());
         let n = drain_rings(&mut rings, max, f);
         drop(rings);
-        let mut late = self.common.late.lock();
         let rest = late.len().min(max - n);
         let events: Vec<_> = late.drain(..rest).collect();
         drop(late);
