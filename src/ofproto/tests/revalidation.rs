@@ -146,6 +146,26 @@ fn counts_reach_rules_and_tables() {
 }
 
 #[test]
+fn counts_of_flows_announced_late_are_pushed() {
+    let b = Bench::new();
+    let r = rule(&[], out(2));
+    b.add(&r);
+    let flow = b.miss(1, 1, 2, 1).0.expect("below the limit");
+    // Its packets are among those that the datapath tells of; that there is such a flow nobody has heard.
+    let late = b.dp.events.lock().pop().expect("it was announced");
+    flow.credit(4, 240, 1100, 0);
+    *b.dp.activity.lock() = Some(5);
+    b.rev.push_stats();
+    assert_eq!(packets(&r).0, 1);
+    b.dp.events.lock().push(late);
+    b.rev.push_stats();
+    assert_eq!(packets(&r).0, 5);
+    flow.credit(1, 60, 1200, 0);
+    b.rev.push_stats();
+    assert_eq!(packets(&r).0, 5, "the datapath says that there is nothing new");
+}
+
+#[test]
 fn idle_flows_leave() {
     let mut b = Bench::new();
     b.add(&rule(&[], out(2)));

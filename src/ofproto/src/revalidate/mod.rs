@@ -100,6 +100,8 @@ pub struct Revalidator {
     paused: AtomicBool,
     /// Counters as they were when all flows were last credited.
     credited: Mutex<Option<u64>>,
+    /// Flows were announced since: their packets may be among those counters.
+    fresh: AtomicBool,
     team: Mutex<Arc<Team>>,
 }
 
@@ -133,6 +135,7 @@ impl Revalidator {
             purge: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             credited: Mutex::new(None),
+            fresh: AtomicBool::new(false),
             team: Mutex::new(Arc::new(Team::new(Vec::new()))),
         }
     }
@@ -171,13 +174,19 @@ impl Revalidator {
     }
 
     fn take_events_under(&self, turn: MutexGuard<'_, ()>) -> usize {
-        let mut changed = false;
+        let (mut changed, mut fresh) = (false, false);
         let n = self.dp.drain_events(MAX_EVENTS, &mut |event| match event {
-            FlowEvent::New(flow) => self.table.add(flow),
+            FlowEvent::New(flow) => {
+                self.table.add(flow);
+                fresh = true;
+            }
             FlowEvent::Deleted(flow) => changed |= self.table.remove(&flow),
             FlowEvent::Suspect(s) => self.suspects.note(*s),
         });
         self.upcalls.set_flow_count(self.table.live());
+        if fresh {
+            self.fresh.store(true, Ordering::Release);
+        }
         drop(turn);
         if changed {
             self.world.bump();
@@ -186,13 +195,14 @@ impl Revalidator {
     }
 
     /// Pushes the packet counts of all flows to rules, tables, ports and MAC entries. When the datapath knows that no
-    /// packet has met a flow since the last time, there is nothing to do.
+    /// packet has met a flow since the last time, and no flow was announced late, there is nothing to do.
     pub fn push_stats(&self) {
         self.take_events();
         let mut credited = self.credited.lock();
         // Read before the flows are looked at: what comes meanwhile is looked at next time.
         let now = self.dp.activity();
-        if now.is_some() && *credited == now {
+        let fresh = self.fresh.swap(false, Ordering::AcqRel);
+        if !fresh && now.is_some() && *credited == now {
             return;
         }
         let mut changed = false;

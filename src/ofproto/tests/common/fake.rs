@@ -16,6 +16,8 @@ pub struct FakeDatapath {
     pub events: Mutex<Vec<FlowEvent>>,
     /// Flows, by address, that were given other actions.
     pub actions: Mutex<Vec<(usize, Arc<[DpAction]>)>>,
+    /// What [`Provider::activity`] says.
+    pub activity: Mutex<Option<u64>>,
 }
 
 impl Provider for FakeDatapath {
@@ -43,6 +45,9 @@ impl Provider for FakeDatapath {
     }
     fn operate(&self, ops: Vec<DpOp>) -> Vec<Result<(), OpError>> {
         ops.iter().map(|_| Ok(())).collect()
+    }
+    fn activity(&self) -> Option<u64> {
+        *self.activity.lock()
     }
     fn flow_delete(&self, flow: &Arc<SharedFlow>) {
         self.events.lock().push(FlowEvent::Deleted(flow.clone()));
