@@ -132,6 +132,9 @@ impl Upcalls {
     ) -> Queued {
         self.stats.misses.fetch_add(1, Ordering::Relaxed);
         let seq = self.world.seq();
+        if self.restoring.load(Ordering::Relaxed) {
+            return Queued { known: true, ..Queued::default() };
+        }
         let known = translate_flow(&self.world, flow, now_ms, Purpose::SlowPacket, x);
         if !known {
             self.stats.unknown_port.fetch_add(1, Ordering::Relaxed);

@@ -130,6 +130,20 @@ fn a_miss_brings_a_flow_and_the_packet_goes_on() {
 }
 
 #[test]
+fn misses_are_dropped_while_tables_are_restored() {
+    let r = rule(&[], out(2));
+    let b = Bench::new(&[&r], 1);
+    b.upcalls.set_restoring(true);
+    b.dp.receive(1, &frame(1));
+    b.serve();
+    assert_eq!((b.dp.sent().len(), b.flows().len(), packets(&r)), (0, 0, 0));
+    b.upcalls.set_restoring(false);
+    b.dp.receive(1, &frame(1));
+    b.serve();
+    assert_eq!((b.dp.sent().len(), b.flows().len(), packets(&r)), (1, 1, 1));
+}
+
+#[test]
 fn packets_leave_in_the_order_in_which_they_came_in_batches() {
     let [narrow, wide] = per_address();
     let b = Bench::new(&[&narrow, &wide], 1);
