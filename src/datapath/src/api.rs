@@ -295,7 +295,7 @@ pub struct RxqInfo {
     pub enabled: bool,
     /// Cycles spent on it over the last minute.
     pub cycles: u64,
-    /// Its misses that were translated, since its thread has it.
+    /// Its misses that were translated, since its port last had its queues opened.
     pub upcalls: u64,
     /// Cycles charged for those.
     pub upcall_cycles: u64,

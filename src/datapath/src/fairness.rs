@@ -22,7 +22,7 @@ const MAX_DEBT_MS: u64 = 4;
 /// A queue that waits is looked at so often, lest it wait for a queue that has fallen silent.
 const LOOKS_A_MS: u64 = 20;
 
-/// What upcall fairness did to a receive queue since it was given to its thread.
+/// What upcall fairness did to a receive queue since its port last had its queues opened, whoever polls it.
 #[derive(Default, Debug)]
 #[repr(align(64))]
 pub(crate) struct UpcallCounters {

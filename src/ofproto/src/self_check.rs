@@ -35,8 +35,8 @@ pub(crate) fn has_extra(installed: &Mask, wanted: &Mask) -> bool {
     words.take(PKT_WORDS).any(|(i, w)| w & !i != 0)
 }
 
-/// Whether a fresh translation of `key` does what the megaflow does and looks at no more. True when nobody can tell
-/// now, because the megaflow is of another version of the tables; `None`: a version passed by meanwhile.
+/// Whether a fresh translation of `key` does what the megaflow does and looks at no more. `None` when nobody can tell
+/// now: the megaflow is gone or of another version of the tables, or a version passed by meanwhile.
 pub(crate) fn agrees(
     world: &World,
     key: &Flow,
