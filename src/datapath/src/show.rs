@@ -422,4 +422,12 @@ mod tests {
         assert!(out.contains("\n  Rx packets:             99949664  (8676 Kpps, 287 cycles/pkt)\n"), "{out}");
         assert!(out.ends_with("\n  Tx batches:              3123409  (32.00 pkts/batch)\n"), "{out}");
     }
+
+    #[test]
+    fn counters_that_move_while_they_are_read() {
+        let mut out = String::new();
+        let s = PmdStats { iterations: 7, busy_iterations: 8, ..PmdStats::default() };
+        overview(&mut out, &s, 1.0, 2.6e9);
+        assert!(out.contains("\n  - idle iterations:             0  ("), "{out}");
+    }
 }

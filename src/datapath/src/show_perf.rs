@@ -27,7 +27,8 @@ pub(crate) fn overview(out: &mut String, s: &PmdStats, seconds: f64, hz: f64) {
     let of = |a: u64, b: u64| 100.0 * ratio(a, b);
     let kpps = |n: u64| if seconds > 0.0 { n as f64 / seconds / 1000.0 } else { 0.0 };
     let us = |cycles: f64| cycles / hz * 1e6;
-    let idle = s.iterations - s.busy_iterations;
+    // The owner may have counted between the two reads.
+    let idle = s.iterations.saturating_sub(s.busy_iterations);
     let each = us(ratio(used + s.sleep_cycles, s.iterations));
     line(out, "Iterations:", s.iterations, &format!("({each:.2} us/it)"));
     let all = if seconds > 0.0 { 100.0 * used as f64 / (seconds * hz) } else { 0.0 };
