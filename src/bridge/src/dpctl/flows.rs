@@ -12,15 +12,16 @@ use flow::odp::{
 };
 use flow::{Be16, DpAction, Flow, Mask};
 use infra::command::Reply;
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 static LOG: infra::vlog::Module = infra::vlog::Module::new("odp_util");
 static LIMIT: infra::vlog::RateLimit = infra::vlog::RateLimit::new(60, 5);
 
-/// How long a command waits for the thread that owns a flow.
-const PATIENCE: usize = 400;
+/// How long a command waits for the thread that owns a flow. Main does nothing else meanwhile.
+const PATIENCE: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_micros(100);
 /// Largest file of flows that is read.
 const MAX_FILE: u64 = 64 << 20;
@@ -60,10 +61,8 @@ fn find(b: &Backer, k: &Key) -> Vec<Arc<SharedFlow>> {
 
 /// Waits until `done` says so; flows come and go when their threads get to it.
 fn settle(done: impl Fn() -> bool) {
-    for _ in 0..PATIENCE {
-        if done() {
-            return;
-        }
+    let end = Instant::now() + PATIENCE;
+    while !done() && Instant::now() < end {
         std::thread::sleep(PAUSE);
     }
 }
@@ -177,10 +176,9 @@ pub(super) fn mod_flow(m: &mut Manager, args: &[&str]) -> Reply {
 
 fn delete(b: &Backer, flows: &[Arc<SharedFlow>]) {
     flows.iter().for_each(|f| b.datapath.flow_delete(f));
-    settle(|| {
-        let left = b.slow.flows();
-        !left.iter().any(|f| flows.iter().any(|g| Arc::ptr_eq(f, g)))
-    });
+    // Others may come while these go, as many.
+    let gone: HashSet<_> = flows.iter().map(Arc::as_ptr).collect();
+    settle(|| !b.slow.flows().iter().any(|f| gone.contains(&Arc::as_ptr(f))));
 }
 
 fn remove(b: &Backer, text: &str, o: &Options) -> Reply {
