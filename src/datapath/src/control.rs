@@ -13,7 +13,7 @@ use crate::perf::{Perf, PerfLog};
 use crate::show_perf::suspicious;
 use crate::stats::{Intervals, PmdStats, SharedStats, INTERVALS, INTERVAL_MS};
 use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
-use crate::tx::{Drops, Sink, TxPort, TxPorts};
+use crate::tx::{Drops, Sink, Steering, TxPort, TxPorts};
 use crate::xps::Pool;
 use flow::DpPort;
 use infra::cpu::{thread_number, CoreId, NumaId};
@@ -82,8 +82,17 @@ pub(crate) struct Port {
     /// Drops of queues given back.
     dropped: u64,
     pub(crate) rxqs: Vec<RxqEntry>,
+    /// The transmit queues, where threads share them.
+    pool: Option<Arc<Pool>>,
     /// What receive queues cost, also while they are given back.
     histories: Vec<Arc<Intervals>>,
+}
+
+impl Port {
+    /// Whether packets choose their transmit queues.
+    fn is_hashed(&self) -> bool {
+        self.config.steering == TxSteering::Hash && self.netdev.is_pmd() && self.netdev.n_txq() > 1
+    }
 }
 
 /// Ports and threads.
@@ -377,6 +386,7 @@ impl Control {
             drops: Vec::new(),
             dropped: 0,
             rxqs: Vec::new(),
+            pool: None,
             histories: Vec::new(),
         };
         self.ports.insert(no.0, port);
@@ -439,11 +449,44 @@ impl Control {
                 TxSteering::Hash => "hash",
             };
             info!(LOG, "{}: Tx packet steering mode has been set to '{mode}'.", port.netdev.name());
-            self.take_back(no);
-            self.give_out(no)?;
+            if let Err(e) = self.steer(no) {
+                // Nothing changed yet: the next attempt is to find that.
+                self.ports.entry(no.0).and_modify(|p| p.config.steering = old.steering);
+                return Err(e);
+            }
         }
         if self.ports.get(&no.0).is_some_and(|p| p.receives) {
             self.schedule();
+        }
+        Ok(())
+    }
+
+    /// Has all threads send to a port as its `tx-steering` says, with the queues that are open: each changes between two
+    /// packets, and none is lost.
+    fn steer(&mut self, no: DpPort) -> Result<(), DpError> {
+        let threads = self.threads.len();
+        // A port without queues follows its settings when it gets some.
+        let Some(port) = self.ports.get(&no.0).filter(|p| !p.drops.is_empty()) else { return Ok(()) };
+        let (netdev, hashed) = (&port.netdev, port.is_hashed());
+        let have = netdev.n_txq();
+        let pool = match &port.pool {
+            Some(pool) => Arc::clone(pool),
+            None if hashed => {
+                // The threads put theirs in.
+                let spare = |q| if q < threads { Ok(None) } else { netdev.tx_queue(q).map(Some) };
+                Arc::new(Pool::new((0..have).map(spare).collect::<netdev::Result<_>>()?))
+            }
+            None => return Ok(()),
+        };
+        for i in 0..threads {
+            let own = (have >= threads).then_some(i);
+            let steering = Steering { pool: Arc::clone(&pool), hashed, own };
+            if self.common.send(self.threads[i].id, Cmd::Steer(no, steering)) {
+                self.answer(i);
+            }
+        }
+        if let Some(port) = self.ports.get_mut(&no.0) {
+            port.pool = (hashed || have < threads).then_some(pool);
         }
         Ok(())
     }
@@ -489,6 +532,7 @@ impl Control {
                     None => p.histories.push(q.history),
                 }
             }
+            p.pool = None;
             p.dropped += p.drops.drain(..).map(|d| d.get()).sum::<u64>();
         }
     }
@@ -511,18 +555,17 @@ impl Control {
         if have == 0 {
             return Err(netdev::Error::Device(format!("{}: no transmit queue", netdev.name())).into());
         }
-        let hashed = port.config.steering == TxSteering::Hash;
-        let mut pool = None;
-        if !relayed && (have < n || hashed && have > 1) {
-            let queues = (0..have).map(|q| netdev.tx_queue(q)).collect::<netdev::Result<Vec<_>>>()?;
-            pool = Some(Arc::new(Pool::new(queues)));
+        let hashed = port.is_hashed();
+        if !relayed && (have < n || hashed) {
+            let queues = (0..have).map(|q| netdev.tx_queue(q).map(Some)).collect::<netdev::Result<_>>()?;
+            port.pool = Some(Arc::new(Pool::new(queues)));
         }
         for (i, t) in self.threads.iter().enumerate() {
             let (sink, max) = if relayed && !t.id.is_non_pmd() {
                 (Sink::Relay, usize::MAX)
-            } else if let Some(pool) = pool.as_ref().map(Arc::clone) {
+            } else if let Some(pool) = port.pool.as_ref().map(Arc::clone) {
                 let max = pool.max_frame();
-                (if hashed { Sink::Hashed(pool) } else { Sink::Pooled(pool, None) }, max)
+                (if hashed { Sink::Hashed(pool, i % have) } else { Sink::Pooled(pool, None) }, max)
             } else {
                 let q = netdev.tx_queue(if relayed { 0 } else { i })?;
                 let max = q.max_frame();

@@ -1,13 +1,14 @@
 //! Scheduling seen from outside: queues move under traffic, balancing by cycles that the tests make up.
 
-use super::tests::{in_port_mask, out, rig_with, Rig};
+use super::tests::{in_port_mask, out, rig_with, Rig, Table};
 use super::*;
 use crate::api::{AutoLb, PortConfig, RxqAssign, TxSteering};
 use crate::testpkt;
-use infra::cpu::CoreId;
+use infra::cpu::{CoreId, Topology};
 use netdev::mem::MemPort;
 use proptest::prelude::*;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Four ports on node 0 and its two cores.
 fn four() -> Rig {
@@ -188,6 +189,69 @@ fn packets_are_steered_by_hash() {
         }
     }
     r.assert_accounted();
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Packets go from port 1 to port 2 through threads that run, while `change` is called so many times. Each must come out.
+fn under_traffic(ports: &[Arc<MemPort>; 2], cores: u32, times: u32, change: impl Fn(&Datapath, u32)) {
+    let table = Arc::new(Table::default());
+    table.set(1, 0, &[out(2)], in_port_mask());
+    let topology = Topology::from_cores((0..2).map(|c| (CoreId(c), NumaId(0))).collect());
+    let options = DpOptions { topology, seed: 1, ..DpOptions::default() };
+    let dp = Datapath::new("ovs-netdev", table, options).unwrap();
+    let pmd_cores = Some((0..cores).map(CoreId).collect());
+    dp.set_config(DpConfig { pmd_cores, ..DpConfig::default() }).unwrap();
+    for p in ports {
+        dp.add_port(Arc::clone(p) as Arc<dyn Netdev>, None).unwrap();
+    }
+    let over = AtomicBool::new(false);
+    let (pushed, mut came) = std::thread::scope(|s| {
+        let traffic = s.spawn(|| {
+            let (mut pushed, mut came) = (0, 0);
+            while !over.load(Ordering::Relaxed) {
+                if ports[0].rx_pending() < 500 {
+                    ports[0].push(0, &testpkt::udp4(pushed as u32 % 50, 60));
+                    pushed += 1;
+                }
+                if ports[1].tx_pending() > 500 {
+                    came += ports[1].take().len();
+                }
+            }
+            (pushed, came)
+        });
+        for i in 0..times {
+            let before = dp.total_stats().received;
+            wait_until("packets flow", || dp.total_stats().received > before + 1_000);
+            change(&dp, i);
+        }
+        over.store(true, Ordering::Relaxed);
+        traffic.join().unwrap()
+    });
+    wait_until("all are received", || dp.total_stats().received == pushed as u64);
+    assert_eq!(dp.total_stats().drops, PmdStats::default().drops);
+    wait_until("all came out", || {
+        came += ports[1].take().len();
+        came == pushed
+    });
+}
+
+#[test]
+fn no_packet_is_lost_when_steering_changes_under_traffic() {
+    // As many queues as threads; and fewer.
+    for (queues, cores) in [(8, 1), (2, 2)] {
+        let p2 = MemPort::builder("p2").max_txqs(queues).build();
+        under_traffic(&[MemPort::new("p1"), p2], cores, 40, |dp, i| {
+            let steering = if i % 2 == 0 { TxSteering::Hash } else { TxSteering::Thread };
+            dp.set_port_config(DpPort(2), PortConfig { steering, ..PortConfig::default() }).unwrap();
+        });
+    }
 }
 
 proptest! {

@@ -12,7 +12,7 @@ use crate::perf::{Perf, PerfLog, Recorder};
 use crate::shared::SharedFlow;
 use crate::sleep::Sleep;
 use crate::stats::{Intervals, SharedStats, INTERVAL_MS};
-use crate::tx::{Relayed, TxPort};
+use crate::tx::{Relayed, Steering, TxPort};
 use crate::xps::IDLE_MS;
 use crate::FlowEvent;
 use flow::{DpAction, DpPort, Flow};
@@ -48,6 +48,8 @@ pub(crate) struct Rxq {
 pub(crate) enum Cmd {
     AddTx(Box<TxPort>),
     AddRx(Box<Rxq>),
+    /// Sends to the port otherwise.
+    Steer(DpPort, Steering),
     /// Gives all queues of the port back.
     TakePort(DpPort),
     /// Gives one receive queue of the port back.
@@ -407,6 +409,10 @@ impl Worker {
             Cmd::AddRx(mut q) => {
                 q.account.restart();
                 self.rxqs.push(*q);
+            }
+            Cmd::Steer(no, steering) => {
+                e.tx.steer(no, steering);
+                self.reply(Reply::Done);
             }
             Cmd::TakePort(no) => {
                 let tx = e.tx.remove(no, &mut e.stats);

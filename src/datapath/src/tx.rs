@@ -19,10 +19,19 @@ pub(crate) enum Sink {
     Own(Box<dyn TxQueue>),
     /// One of a pool, while there is something to send.
     Pooled(Arc<Pool>, Option<usize>),
-    /// All of a pool, by the hashes of packets.
-    Hashed(Arc<Pool>),
+    /// All of a pool, by the hashes of packets; this one in place of one that is away.
+    Hashed(Arc<Pool>, usize),
     /// The io thread sends them.
     Relay,
+}
+
+/// How a thread is to send to a port from now on, with the queues that are open.
+pub(crate) struct Steering {
+    /// The queues, but for those that threads have for themselves.
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) hashed: bool,
+    /// The queue that the thread has for itself unless packets choose; none where queues are scarce.
+    pub(crate) own: Option<usize>,
 }
 
 /// A packet on its way to the io thread.
@@ -73,7 +82,7 @@ impl TxPort {
     fn takes_by_now(&mut self, len: usize) -> bool {
         self.max_frame = match &self.sink {
             Sink::Own(q) => q.max_frame(),
-            Sink::Pooled(pool, _) | Sink::Hashed(pool) => pool.max_frame(),
+            Sink::Pooled(pool, _) | Sink::Hashed(pool, _) => pool.max_frame(),
             Sink::Relay => usize::MAX,
         };
         len <= self.max_frame
@@ -92,11 +101,10 @@ impl TxPort {
                 self.max_frame = q.max_frame();
             }
             Sink::Pooled(pool, at) => {
-                let mut q = pool.queue(*at.get_or_insert_with(|| pool.join())).lock();
-                q.send(&mut self.buf);
-                self.max_frame = q.max_frame();
+                let i = *at.get_or_insert_with(|| pool.join());
+                self.max_frame = pool.send(i, i, &mut self.buf);
             }
-            Sink::Hashed(pool) => batches = send_by_hash(pool, &mut self.buf),
+            Sink::Hashed(pool, home) => batches = send_by_hash(pool, *home, &mut self.buf),
             Sink::Relay => return self.relay(relay, stats),
         }
         let left = self.buf.len();
@@ -117,6 +125,27 @@ impl TxPort {
         }
     }
 
+    /// Sends otherwise from now on. Queues go from hand to hand: none is closed, and whoever chooses by hash while some
+    /// threads have not changed yet has one to send on.
+    fn steer(&mut self, to: Steering) {
+        let Steering { pool, hashed, own } = to;
+        self.sink = match (std::mem::replace(&mut self.sink, Sink::Relay), own) {
+            (Sink::Own(q), Some(i)) if hashed => {
+                pool.put(i, q);
+                Sink::Hashed(pool, i)
+            }
+            (Sink::Pooled(_, at), _) if hashed => {
+                at.into_iter().for_each(|i| pool.leave(i));
+                Sink::Hashed(pool, 0)
+            }
+            (Sink::Hashed(..), own) if !hashed => match own.and_then(|i| pool.take(i)) {
+                Some(q) => Sink::Own(q),
+                None => Sink::Pooled(pool, None),
+            },
+            (as_it_is, _) => as_it_is,
+        };
+    }
+
     #[cold]
     fn relay(&mut self, relay: &mut Option<WakeProducer<Relayed>>, stats: &mut PmdStats) {
         let mut lost = 0;
@@ -134,7 +163,7 @@ impl TxPort {
 
 /// Sends each packet on the queue of its hash, in order on each; what is not taken stays. Returns the queues used.
 #[cold]
-fn send_by_hash(pool: &Pool, buf: &mut Batch) -> u64 {
+fn send_by_hash(pool: &Pool, home: usize, buf: &mut Batch) -> u64 {
     let mut to = [0; BATCH_SIZE];
     to.iter_mut().zip(buf.as_slice()).for_each(|(t, p)| *t = pool.of(p));
     let mut packets = [const { None }; BATCH_SIZE];
@@ -149,7 +178,7 @@ fn send_by_hash(pool: &Pool, buf: &mut Batch) -> u64 {
             // As many as a batch holds, at most.
             slot.take().into_iter().for_each(|p| drop(mine.push(p)));
         }
-        pool.queue(to[i]).lock().send(&mut mine);
+        pool.send(to[i], home, &mut mine);
         queues += 1;
         mine.drain().for_each(|p| drop(buf.push(p)));
     }
@@ -192,6 +221,13 @@ impl TxPorts {
         port.flush(&mut self.relay, stats);
         self.dirty.retain(|d| *d != no.0);
         Some(port)
+    }
+
+    /// Has the packets of a port sent otherwise from now on.
+    pub(crate) fn steer(&mut self, no: DpPort, to: Steering) {
+        if let Some(Some(port)) = self.ports.get_mut(no.0 as usize) {
+            port.steer(to);
+        }
     }
 
     /// Whether any buffer holds packets.
@@ -305,5 +341,59 @@ mod tests {
         max.store(200, Ordering::Relaxed);
         assert_eq!(send(101), (2, 1));
         assert_eq!(send(201), (2, 2));
+    }
+
+    /// Counts what it sends.
+    struct Counting(Arc<AtomicUsize>);
+
+    impl TxQueue for Counting {
+        fn send(&mut self, batch: &mut Batch) {
+            self.0.fetch_add(batch.len(), Ordering::Relaxed);
+            batch.clear();
+        }
+        fn max_frame(&self) -> usize {
+            1_514
+        }
+    }
+
+    /// Two threads with a queue each and one to spare change one after the other, and back.
+    #[test]
+    fn steering_changes_thread_by_thread() {
+        let counts: [Arc<AtomicUsize>; 3] = Default::default();
+        let queue = |i: usize| Box::new(Counting(Arc::clone(&counts[i]))) as Box<dyn TxQueue>;
+        let pool = Arc::new(Pool::new(vec![None, None, Some(queue(2))]));
+        let mut stats = PmdStats::default();
+        let mut threads = [0, 1].map(|i| {
+            let mut t = TxPorts::new(None);
+            t.insert(TxPort::new(DpPort(1), Sink::Own(queue(i)), 1_514, Arc::default()));
+            t
+        });
+        let mut sent = 0;
+        let mut send = |threads: &mut [TxPorts; 2]| {
+            for (t, n) in threads.iter_mut().zip([60, 90]) {
+                for i in 0..n {
+                    t.push(DpPort(1), Packet::from_slice(&crate::testpkt::udp4(i, 60)), 0, &mut stats);
+                }
+                t.flush_all(&mut stats);
+            }
+            sent += 150;
+            assert_eq!((stats.sent, stats.total_dropped()), (sent, 0));
+            counts.each_ref().map(|c| c.swap(0, Ordering::Relaxed))
+        };
+        let steer = |t: &mut TxPorts, i, hashed| {
+            t.steer(DpPort(1), Steering { pool: Arc::clone(&pool), hashed, own: Some(i) });
+        };
+        assert_eq!(send(&mut threads), [60, 90, 0]);
+        steer(&mut threads[0], 0, true);
+        let [a, b, c] = send(&mut threads);
+        assert!(a > 0 && b == 90 && c > 0, "{a} {b} {c}: the other's queue is away");
+        steer(&mut threads[1], 1, true);
+        let [a, b, c] = send(&mut threads);
+        assert!(a > 0 && b > 0 && b < 90 && c > 0, "{a} {b} {c}");
+        steer(&mut threads[0], 0, false);
+        let [a, b, c] = send(&mut threads);
+        assert!(a == 60 && b > 0 && c > 0, "{a} {b} {c}");
+        steer(&mut threads[1], 1, false);
+        assert_eq!(send(&mut threads), [60, 90, 0]);
     }
 }

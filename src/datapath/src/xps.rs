@@ -8,7 +8,7 @@ use flow::extract::{extract, PktMetadata};
 use flow::hash::hash_5tuple;
 use flow::Miniflow;
 use netdev::TxQueue;
-use packet::Packet;
+use packet::{Batch, Packet};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) const IDLE_MS: u64 = 500;
 
 struct Shared {
-    queue: Mutex<Box<dyn TxQueue>>,
+    /// None while a thread has it for itself.
+    queue: Mutex<Option<Box<dyn TxQueue>>>,
     users: AtomicUsize,
 }
 
@@ -28,8 +29,8 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Of at least one queue.
-    pub(crate) fn new(queues: Vec<Box<dyn TxQueue>>) -> Pool {
+    /// Of at least one queue. Those that threads have for themselves come later ([`Pool::put`]).
+    pub(crate) fn new(queues: Vec<Option<Box<dyn TxQueue>>>) -> Pool {
         let shared = |q| Shared { queue: Mutex::new(q), users: AtomicUsize::new(0) };
         Pool { queues: queues.into_iter().map(shared).collect(), choice: Mutex::new(()) }
     }
@@ -50,9 +51,26 @@ impl Pool {
         self.queues[i].users.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Queue `i`.
-    pub(crate) fn queue(&self, i: usize) -> &Mutex<Box<dyn TxQueue>> {
-        &self.queues[i].queue
+    /// Puts queue `i` in, which a thread had for itself.
+    pub(crate) fn put(&self, i: usize, queue: Box<dyn TxQueue>) {
+        *self.queues[i].queue.lock() = Some(queue);
+    }
+
+    /// Takes queue `i` out, for one thread.
+    pub(crate) fn take(&self, i: usize) -> Option<Box<dyn TxQueue>> {
+        self.queues[i].queue.lock().take()
+    }
+
+    /// Sends on queue `i`, or on queue `home` while that one is not here; what the device does not take stays. Returns
+    /// the longest frame it takes.
+    pub(crate) fn send(&self, i: usize, home: usize, batch: &mut Batch) -> usize {
+        for i in [i, home] {
+            if let Some(q) = self.queues[i].queue.lock().as_mut() {
+                q.send(batch);
+                return q.max_frame();
+            }
+        }
+        0
     }
 
     /// The queue that a packet's hash tells: the same for all packets of a connection in one direction.
@@ -64,7 +82,7 @@ impl Pool {
 
     /// Longest frame the device takes.
     pub(crate) fn max_frame(&self) -> usize {
-        self.queues.first().map_or(0, |q| q.queue.lock().max_frame())
+        self.queues.iter().find_map(|q| Some(q.queue.lock().as_ref()?.max_frame())).unwrap_or(0)
     }
 }
 
@@ -72,7 +90,6 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::testpkt;
-    use packet::Batch;
 
     struct Hole;
 
@@ -86,7 +103,7 @@ mod tests {
     }
 
     fn pool(n: usize) -> Pool {
-        Pool::new((0..n).map(|_| Box::new(Hole) as Box<dyn TxQueue>).collect())
+        Pool::new((0..n).map(|_| Some(Box::new(Hole) as Box<dyn TxQueue>)).collect())
     }
 
     #[test]
@@ -99,6 +116,24 @@ mod tests {
         p.leave(0);
         assert_eq!([p.join(), p.join()], [0, 0]);
         assert_eq!(p.max_frame(), 1_514);
+    }
+
+    #[test]
+    fn another_queue_serves_for_one_that_is_away() {
+        let p = pool(2);
+        let send = |i, home| {
+            let mut batch = Batch::new();
+            batch.push(Packet::from_slice(&testpkt::udp4(1, 60))).unwrap();
+            (p.send(i, home, &mut batch), batch.len())
+        };
+        let q = p.take(0).unwrap();
+        assert!(p.take(0).is_none());
+        assert_eq!((send(0, 1), p.max_frame()), ((1_514, 0), 1_514));
+        let other = p.take(1).unwrap();
+        assert_eq!((send(0, 1), p.max_frame()), ((0, 1), 0));
+        p.put(0, q);
+        p.put(1, other);
+        assert_eq!(send(0, 0), (1_514, 0));
     }
 
     #[test]
