@@ -5,7 +5,7 @@
 //! Threads: whichever holds the control's lock.
 
 use crate::api::{DpConfig, PmdId, RxqAssign};
-use crate::control::{Control, LOG};
+use crate::control::{Control, Port, RxqEntry, LOG};
 use crate::sched::{self, Plan, Queue};
 use crate::stats::INTERVALS;
 use crate::thread::{Cmd, Reply};
@@ -17,9 +17,9 @@ use std::collections::BTreeMap;
 impl Control {
     /// The receive queues that PMDs should poll, by port and index.
     fn queues(&self) -> Vec<Queue> {
-        let of_port = |(no, p): (&u32, &crate::control::Port)| {
+        let of_port = |(no, p): (&u32, &Port)| {
             let numa = p.netdev.numa().map(NumaId);
-            let queue = |q: &crate::control::RxqEntry| Queue {
+            let queue = |q: &RxqEntry| Queue {
                 port: DpPort(*no),
                 name: p.netdev.name().to_owned(),
                 queue: q.queue,
@@ -55,6 +55,15 @@ impl Control {
         }
         for (q, owner) in queues.iter().zip(plan.owners) {
             self.move_queue(q.port, q.queue, owner);
+        }
+    }
+
+    /// Takes all receive queues from their threads; what arrives waits in the devices.
+    pub(crate) fn park(&mut self) {
+        let ports = self.ports.iter().map(|(no, p)| (DpPort(*no), &p.rxqs));
+        let all: Vec<_> = ports.flat_map(|(no, rxqs)| rxqs.iter().map(move |q| (no, q.queue))).collect();
+        for (no, queue) in all {
+            self.move_queue(no, queue, None);
         }
     }
 

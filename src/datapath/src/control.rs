@@ -12,7 +12,7 @@ use crate::fairness::{Account, UpcallCounters};
 use crate::perf::{Perf, PerfLog};
 use crate::show_perf::suspicious;
 use crate::stats::{Intervals, PmdStats, SharedStats, INTERVALS, INTERVAL_MS};
-use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts};
+use crate::thread::{enter, Cmd, Reply, Rxq, Worker, WorkerParts, RELAY_RING};
 use crate::tx::{Drops, Sink, Steering, TxPort, TxPorts};
 use crate::xps::Pool;
 use flow::DpPort;
@@ -38,7 +38,6 @@ const MAX_PORTS: u32 = 65_536;
 const CMD_RING: usize = 4_096;
 const EVENT_RING: usize = 16_384;
 const USER_RING: usize = 1_024;
-const RELAY_RING: usize = 4_096;
 
 /// Where commands for a thread go.
 pub(crate) struct Route {
@@ -288,6 +287,8 @@ impl Control {
             return Ok(None);
         }
         let ports: Vec<u32> = self.ports.keys().copied().collect();
+        // What is received while ports are taken back would find some missing.
+        self.park();
         for no in &ports {
             self.take_back(DpPort(*no));
         }
@@ -518,10 +519,9 @@ impl Control {
         if !self.ports.contains_key(&no.0) {
             return;
         }
-        let asked: Vec<bool> =
-            self.threads.iter().map(|t| self.common.send(t.id, Cmd::TakePort(no))).collect();
-        for (i, asked) in asked.into_iter().enumerate() {
-            if asked {
+        // The io thread, which is the last, gives it back when the others have handed over what they had for it.
+        for i in 0..self.threads.len() {
+            if self.common.send(self.threads[i].id, Cmd::TakePort(no)) {
                 drop(self.answer(i));
             }
         }

@@ -27,6 +27,11 @@ use std::sync::Arc;
 
 /// Commands taken between two bursts.
 const COMMANDS_A_ROUND: usize = 64;
+/// Packets of one PMD that the io thread sends in a turn; and turns that empty a ring which nobody fills.
+const RELAYED_A_TURN: usize = BURST * 8;
+const RELAY_TURNS: usize = RELAY_RING / RELAYED_A_TURN;
+/// Packets that wait for the io thread.
+pub(crate) const RELAY_RING: usize = 4_096;
 /// Idle rounds between two publications of counters.
 const QUIET_ROUNDS: u64 = 256;
 /// Milliseconds between two sortings of the subtables.
@@ -300,7 +305,7 @@ impl Worker {
     fn take_relayed(&mut self) -> usize {
         let (e, mut n) = (&mut self.engine, 0);
         for r in &mut self.relays {
-            for _ in 0..BURST * 8 {
+            for _ in 0..RELAYED_A_TURN {
                 let Some((port, p)) = r.pop() else { break };
                 n += 1;
                 e.stats.relayed += 1;
@@ -414,12 +419,7 @@ impl Worker {
                 e.tx.steer(no, steering);
                 self.reply(Reply::Done);
             }
-            Cmd::TakePort(no) => {
-                let tx = e.tx.remove(no, &mut e.stats);
-                let (gone, kept) = std::mem::take(&mut self.rxqs).into_iter().partition(|q| q.port == no);
-                self.rxqs = kept;
-                self.reply(Reply::Took { _rx: gone, _tx: tx });
-            }
+            Cmd::TakePort(no) => self.take_port(no),
             Cmd::TakeRx(no, index) => {
                 // What it received goes out before another thread receives what follows.
                 e.tx.flush_all(&mut e.stats);
@@ -471,18 +471,37 @@ impl Worker {
             Cmd::LogRounds(log) => self.recorder.set_log(log),
             Cmd::ClearRounds => self.recorder.clear(),
             Cmd::AddRelay(ring) => self.relays.push(ring),
-            Cmd::Exit => {
-                e.purge();
-                e.out.retry();
-                e.tx.flush_all(&mut e.stats);
-                self.shared.publish(&self.engine.stats);
-                self.shared.flows.store(0, Ordering::Relaxed);
-                self.publish_drops();
-                self.ended = true;
-                let late = std::mem::take(&mut self.engine.out.late);
-                self.reply(Reply::Ended(late));
+            Cmd::Exit => self.end(),
+        }
+    }
+
+    /// Gives all queues of a port back.
+    fn take_port(&mut self, no: DpPort) {
+        // What PMDs handed over for it.
+        for _ in 0..RELAY_TURNS {
+            if self.take_relayed() == 0 {
+                break;
             }
         }
+        let e = &mut self.engine;
+        let tx = e.tx.remove(no, &mut e.stats);
+        let (gone, kept) = std::mem::take(&mut self.rxqs).into_iter().partition(|q| q.port == no);
+        self.rxqs = kept;
+        self.reply(Reply::Took { _rx: gone, _tx: tx });
+    }
+
+    /// Lets go of everything.
+    fn end(&mut self) {
+        let e = &mut self.engine;
+        e.purge();
+        e.out.retry();
+        e.tx.flush_all(&mut e.stats);
+        self.shared.publish(&self.engine.stats);
+        self.shared.flows.store(0, Ordering::Relaxed);
+        self.publish_drops();
+        self.ended = true;
+        let late = std::mem::take(&mut self.engine.out.late);
+        self.reply(Reply::Ended(late));
     }
 
     fn reply(&mut self, r: Reply) {
