@@ -295,9 +295,11 @@ impl Control {
         for core in have.difference(&wanted) {
             self.stop_thread(PmdId(core.0));
         }
+        let mut started = Ok(());
         for core in wanted.difference(&have) {
             let numa = self.common.options.topology.numa_of(*core).unwrap_or_default();
-            self.start_thread(PmdId(core.0), numa)?;
+            // Ports go on with the threads there are.
+            started = started.and(self.start_thread(PmdId(core.0), numa));
         }
         self.say_threads();
         // Transmit queues first: what is then received finds all ports there.
@@ -313,7 +315,7 @@ impl Control {
                 }
             }
         }
-        Ok(Some(failed))
+        started.map(|()| Some(failed))
     }
 
     /// As `adjust_threads`; ports that are left without queues are named in the log, but for `but`, whose error is
