@@ -210,6 +210,30 @@ fn changed_tables_change_flows() {
 }
 
 #[test]
+fn requests_for_statistics_make_no_flow_look_idle() {
+    let mut b = Bench::new();
+    b.add(&rule(&[], out(2)));
+    let flow = b.miss(1, 1, 2, 1).0.expect("below the limit");
+    // So slow that only flows with traffic are translated again.
+    let slow = &mut || 400;
+    b.rev.sweep(b.now, slow);
+    for asked in [false, true] {
+        b.now += 100;
+        flow.credit(100, 6_000, b.now, 0);
+        if asked {
+            b.rev.push_stats();
+        }
+        // The datapath of this test never takes the new actions on, so that they are other ones each time.
+        b.add(&rule(&[], out(3)));
+        let report = b.rev.sweep(b.now, slow);
+        assert_eq!((report.modified, report.deleted), (1, 0), "asked: {asked}");
+    }
+    b.now += 100;
+    b.add(&rule(&[], out(3)));
+    assert_eq!(b.rev.sweep(b.now, slow).deleted, 1, "nothing since");
+}
+
+#[test]
 fn flow_limit() {
     let mut b = Bench::new();
     b.add(&rule(&[(Field::EthType, 0x800), (Field::Ipv4Src, 0xffff_ffff)], out(2)));

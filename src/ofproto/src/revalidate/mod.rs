@@ -206,7 +206,7 @@ impl Revalidator {
             return;
         }
         let mut changed = false;
-        self.table.each(&mut |k| changed |= k.push().1);
+        self.table.each(&mut |k| changed |= k.push());
         *credited = now;
         drop(credited);
         if changed {

@@ -138,10 +138,10 @@ impl Revalidator {
             return false;
         }
         let count = |c: &AtomicUsize| c.fetch_add(1, Ordering::Relaxed);
-        let (packets, changed) = key.push();
-        if changed {
+        if key.push() {
             round.changed.store(true, Ordering::Relaxed);
         }
+        let packets = key.news();
         let used = match key.flow().stats().used_ms {
             0 => key.flow().created_ms,
             used => used,

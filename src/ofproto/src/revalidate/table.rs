@@ -83,7 +83,7 @@ impl FlowTable {
         count.fetch_sub(1, Ordering::Relaxed);
         key.transition(UkeyState::Evicted);
         // Still under the lock: who walks the table finds each flow either in it or credited.
-        let (_, changed) = key.push();
+        let changed = key.push();
         key.transition(UkeyState::Deleted);
         changed
     }

@@ -36,6 +36,8 @@ pub struct Ukey {
     /// Counters that have been pushed.
     packets: u64,
     bytes: u64,
+    /// Packets as of the last [`Ukey::news`].
+    told: u64,
     /// Translation cache: who is credited.
     credits: Box<[Credit]>,
     /// The last dump that has seen it.
@@ -54,6 +56,7 @@ impl Ukey {
             flow,
             packets: 0,
             bytes: 0,
+            told: 0,
             credits: cache.credits.into_boxed_slice(),
             dump_seq: 0,
             site: Location::caller(),
@@ -102,8 +105,13 @@ impl Ukey {
         std::mem::replace(&mut self.dump_seq, dump_seq) != dump_seq
     }
 
-    /// Pushes what is new in the flow's counters. Returns the number of packets, and true when a MAC entry changed.
-    pub fn push(&mut self) -> (u64, bool) {
+    /// Packets pushed since the last call, whoever asked for it.
+    pub fn news(&mut self) -> u64 {
+        self.packets - std::mem::replace(&mut self.told, self.packets)
+    }
+
+    /// Pushes what is new in the flow's counters. True when a MAC entry changed.
+    pub fn push(&mut self) -> bool {
         let now = self.flow.stats();
         let delta = CreditStats {
             packets: now.packets.saturating_sub(self.packets),
@@ -111,11 +119,11 @@ impl Ukey {
             used_ms: now.used_ms,
         };
         if delta.packets == 0 {
-            return (0, false);
+            return false;
         }
         self.packets = now.packets;
         self.bytes = now.bytes;
-        (delta.packets, push_credits(&self.credits, delta, true))
+        push_credits(&self.credits, delta, true)
     }
 
     /// Says who is credited from now on.
@@ -157,8 +165,10 @@ mod tests {
         let f = flow(1);
         let mut k = Ukey::new(f.clone());
         f.credit(3, 180, 5, 0);
-        assert_eq!(k.push(), (3, false));
-        assert_eq!(k.push(), (0, false));
+        assert!(!k.push() && !k.push());
+        f.credit(2, 120, 6, 0);
+        assert!(!k.push());
+        assert_eq!((k.packets, k.bytes, k.news(), k.news()), (5, 300, 5, 0));
         assert!(k.see(1) && !k.see(1) && k.see(2));
     }
 }
