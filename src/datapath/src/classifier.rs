@@ -100,6 +100,11 @@ impl Subtable {
         self.index.len() + 1
     }
 
+    /// Its megaflows.
+    fn flows(&self) -> impl Iterator<Item = FlowIdx> + '_ {
+        self.entries.chunks_exact(self.stride()).map(|e| e[self.n()] as FlowIdx).filter(|f| *f != NO_FLOW)
+    }
+
     /// Makes the plan fit keys whose words are `map`.
     #[inline(always)]
     fn plan_for(&mut self, map: u64) {
@@ -566,15 +571,9 @@ impl Classifier {
         self.set_lead(n);
     }
 
-    /// All megaflows.
-    pub(crate) fn flows(&self) -> Vec<FlowIdx> {
-        let mut v = Vec::new();
-        for s in self.subtables.iter().flatten() {
-            v.extend(
-                s.entries.chunks_exact(s.stride()).map(|e| e[s.n()] as FlowIdx).filter(|f| *f != NO_FLOW),
-            );
-        }
-        v
+    /// Megaflows, so many at the most.
+    pub(crate) fn flows(&self, max: usize) -> Vec<FlowIdx> {
+        self.subtables.iter().flatten().flat_map(|s| s.flows()).take(max).collect()
     }
 }
 

@@ -429,9 +429,9 @@ impl Control {
             return;
         }
         for i in 0..self.threads.len() {
-            if self.common.send(self.threads[i].id, Cmd::PurgePort(no)) {
-                self.answer(i);
-            }
+            // A part at a time: other ports go on.
+            let id = self.threads[i].id;
+            while self.common.send(id, Cmd::PurgePort(no)) && matches!(self.answer(i), Some(Reply::More)) {}
         }
         if let Err(e) = self.adjust(None) {
             warn!(LOG, "poll mode threads: {e}");

@@ -291,6 +291,29 @@ fn ports_come_and_go() {
 }
 
 #[test]
+fn a_port_with_many_flows_is_purged_part_by_part() {
+    let r = rig(2);
+    let mut mask = in_port_mask();
+    mask.0.nw_src = flow::Be32::MAX;
+    r.table.set(1, 0, &[out(2)], mask);
+    r.table.set(2, 0, &[out(1)], mask);
+    (0..2_500).for_each(|i| r.ports[0].push(0, &testpkt::udp4(i, 60)));
+    (0..3).for_each(|i| r.ports[1].push(0, &testpkt::udp4(i, 60)));
+    while r.dp.step() > 0 {}
+    assert_eq!(r.dp.flow_count(), 2_503);
+    {
+        let mut workers = r.dp.common.workers.lock();
+        let e = workers.iter_mut().map(|w| &mut w.engine).max_by_key(|e| e.flows.len()).unwrap();
+        let before = e.flows.len();
+        assert!(!e.purge_port(1, 1_000));
+        assert_eq!(e.flows.len(), before - 1_000);
+    }
+    r.dp.del_port(DpPort(1));
+    r.dp.step();
+    assert_eq!((r.dp.flow_count(), r.events().1.len()), (3, 2_500));
+}
+
+#[test]
 fn cores_can_change_under_traffic() {
     let r = rig(2);
     r.table.set(1, 0, &[out(2)], in_port_mask());

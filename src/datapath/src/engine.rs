@@ -575,18 +575,21 @@ impl Engine {
         self.out.event(FlowEvent::Deleted(shared));
     }
 
-    /// Removes the megaflows of packets that came from `port`.
-    pub(crate) fn purge_port(&mut self, port: u32) {
+    /// Removes up to `max` megaflows of packets that came from `port`. False when there may be more.
+    pub(crate) fn purge_port(&mut self, port: u32, max: usize) -> bool {
         let slot = Engine::slot_of(port);
-        let flows = self.tables.get(slot).and_then(|t| t.as_ref()).map(|t| t.classifier.flows());
-        for idx in flows.unwrap_or_default() {
-            self.remove(idx);
+        let flows = self.tables.get(slot).and_then(|t| t.as_ref()).map(|t| t.classifier.flows(max));
+        let flows = flows.unwrap_or_default();
+        flows.iter().for_each(|idx| self.remove(*idx));
+        if flows.len() == max {
+            return false;
         }
         if slot != 0 {
             if let Some(t) = self.tables.get_mut(slot) {
                 *t = None;
             }
         }
+        true
     }
 
     /// Removes every megaflow.

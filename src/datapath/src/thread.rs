@@ -32,6 +32,8 @@ const RELAYED_A_TURN: usize = BURST * 8;
 const RELAY_TURNS: usize = RELAY_RING / RELAYED_A_TURN;
 /// Packets that wait for the io thread.
 pub(crate) const RELAY_RING: usize = 4_096;
+/// Megaflows of a port removed between two bursts.
+const PURGED_A_TURN: usize = 1_024;
 /// Idle rounds between two publications of counters.
 const QUIET_ROUNDS: u64 = 256;
 /// Milliseconds between two sortings of the subtables.
@@ -59,7 +61,7 @@ pub(crate) enum Cmd {
     TakePort(DpPort),
     /// Gives one receive queue of the port back.
     TakeRx(DpPort, usize),
-    /// Removes the megaflows of packets received from the port.
+    /// Removes megaflows of packets received from the port.
     PurgePort(DpPort),
     Config {
         emc_insert_inv_prob: u32,
@@ -97,6 +99,8 @@ pub(crate) enum Reply {
     TookRx(Option<Box<Rxq>>),
     /// The command before is done.
     Done,
+    /// It is done in part, and to be given again.
+    More,
     /// The thread ends; events that found the ring full.
     Ended(VecDeque<FlowEvent>),
 }
@@ -428,8 +432,8 @@ impl Worker {
                 self.reply(Reply::TookRx(taken));
             }
             Cmd::PurgePort(no) => {
-                e.purge_port(no.0);
-                self.reply(Reply::Done);
+                let done = e.purge_port(no.0, PURGED_A_TURN);
+                self.reply(if done { Reply::Done } else { Reply::More });
             }
             Cmd::Config {
                 emc_insert_inv_prob,
