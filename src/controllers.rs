@@ -3,6 +3,7 @@
 //! When each comes back and when it is probed decides [`Reconnect`]; the bytes are OpenFlow that the bridge's side
 //! understands. Neighbours: `switch` lends the bridges, `ofservice` has the connections that come to us. Main thread.
 
+use crate::coverage;
 use crate::daemonize::reason;
 use crate::ofservice::MAX_BACKLOG;
 use crate::stream::{Received, Stream, DSCP};
@@ -201,6 +202,7 @@ impl Controller {
                     }
                 }
                 Action::Connect => {
+                    coverage::VCONN_OPEN.inc();
                     let dscp = self.wanted.dscp.unwrap_or(DSCP);
                     match Stream::open_with(&self.wanted.target, DEFAULT_PORT, dscp) {
                         Ok(stream) => self.stream = Some(stream),

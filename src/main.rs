@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod controllers;
+mod coverage;
 mod daemonize;
 mod db;
 mod devices;
@@ -94,6 +95,7 @@ fn serve(options: &cli::Options) -> Result<(), String> {
             Some(unixctl::Server::new(&path, commands::table(options)).map_err(failed)?)
         }
     };
+    coverage::register_all();
     let topology = dummy::topology(options);
     log_cores(&topology);
     let switch = switch::Switch::new(options, topology).map_err(setup)?;

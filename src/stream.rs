@@ -5,6 +5,7 @@
 //! Neighbours: `db`, `ofservice`, `controllers` and `unixctl` pump bytes through
 //! them, `tls` encrypts. Main thread; nothing here ever blocks.
 
+use crate::coverage;
 use crate::daemonize::reason;
 use crate::paths;
 use crate::tls::{Plain, Session};
@@ -65,6 +66,7 @@ impl Stream {
 
     /// Starts connecting to `name`, with packets of class `dscp`.
     pub fn open_with(name: &str, default_port: u16, dscp: u8) -> Result<Stream, StreamError> {
+        coverage::STREAM_OPEN.inc();
         let (method, rest) = name.split_once(':').ok_or(StreamError::Method)?;
         if method == "unix" {
             let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
@@ -262,6 +264,7 @@ pub struct Listener {
 impl Listener {
     /// Listens on a Unix socket, in place of what an earlier process left.
     pub fn unix(path: &Path) -> Result<Listener, StreamError> {
+        coverage::PSTREAM_OPEN.inc();
         // Anything but a socket is not ours to remove: binding then says what is wrong.
         if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
             std::fs::remove_file(path)?;
@@ -289,6 +292,7 @@ impl Listener {
             "pssl" => true,
             _ => return Err(StreamError::Method),
         };
+        coverage::PSTREAM_OPEN.inc();
         let bad = || StreamError::Address(rest.to_string());
         let (port, host) = rest.split_once(':').map_or((rest, ""), |(p, h)| (p, h));
         let port = if port.is_empty() { default_port } else { port.parse().map_err(|_| bad())? };

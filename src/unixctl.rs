@@ -5,10 +5,10 @@
 //! its answer, so what it can make us keep is one request and one reply.
 //! Neighbours: `commands` fills the table, `mainloop` runs us. Main thread.
 
+use crate::coverage;
 use crate::daemonize::reason;
 use crate::stream::{Listener, Received, Stream};
 use infra::command::{Command, Reply};
-use infra::coverage::Counter;
 use infra::poll::Poller;
 use infra::vlog::{Module, RateLimit};
 use infra::{debug, vlog_rl};
@@ -21,8 +21,6 @@ use std::path::Path;
 static LOG: Module = Module::new("unixctl");
 static RPC_LOG: Module = Module::new("jsonrpc");
 static LIMIT: RateLimit = RateLimit::new(60, 10);
-static RECEIVED: Counter = Counter::new("unixctl_received");
-static REPLIED: Counter = Counter::new("unixctl_replied");
 
 /// Clients beyond this many make the one that has been silent longest go.
 const MAX_CLIENTS: usize = 512;
@@ -315,7 +313,7 @@ impl<C: 'static> Client<C> {
                 return false;
             }
         };
-        RECEIVED.inc();
+        coverage::UNIXCTL_RECEIVED.inc();
         debug!(LOG, "received request {method}{}, id={id}", Value::Array(params.clone()));
         if method == "set-options" {
             let reply = self.set_options(&params);
@@ -348,7 +346,7 @@ impl<C: 'static> Client<C> {
     }
 
     fn reply(&mut self, id: &Value, reply: Reply) {
-        REPLIED.inc();
+        coverage::UNIXCTL_REPLIED.inc();
         let (word, text) = match &reply {
             Ok(text) => ("success", text),
             Err(text) => ("error", text),

@@ -138,6 +138,35 @@ fn taps_go_with_signals_and_cleanup() {
     }
 }
 
+/// What is left of the switch's ports after each end: internal and tap ports, also one over a device that was there
+/// before, and one of a device of another kind, which is not the switch's to remove. As of the installed daemon.
+#[test]
+fn ports_that_cleanup_removes() {
+    let left = |which: Which, end: &[&str]| {
+        let mut h = Setup::new(which).up();
+        h.namespace().ok(&["ip", "tuntap", "add", "dev", "before", "mode", "tap"]);
+        h.namespace().ok(&["ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1"]);
+        h.vsctl(&["add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev"]);
+        for (name, kind) in [("i0", "internal"), ("t0", "tap"), ("before", "tap"), ("v0", "system")] {
+            let kind = format!("type={kind}");
+            h.vsctl(&["add-port", "br0", name, "--", "set", "Interface", name, &kind]);
+            assert_eq!(h.vsctl(&["get", "Interface", name, "error"]).trim(), "[]", "{which:?} {name}");
+        }
+        h.appctl(end);
+        assert_eq!(h.switch().wait(), 0);
+        let links = h.namespace().ok(&["ip", "-brief", "link"]);
+        let name = |l: &str| l.split([' ', '@']).next().unwrap_or_default().to_string();
+        let mut links: Vec<String> = links.lines().map(name).collect();
+        links.sort();
+        links
+    };
+    for which in [Which::Ours, Which::Installed] {
+        assert_eq!(left(which, &["exit", "--cleanup"]), ["lo", "v0", "v1"], "{which:?}");
+        let all = ["before", "br0", "i0", "lo", "ovs-netdev", "t0", "v0", "v1"];
+        assert_eq!(left(which, &["exit"]), all, "{which:?}");
+    }
+}
+
 /// `--user` becomes another user, and keeps the few capabilities that a switch needs.
 #[test]
 fn another_user() {

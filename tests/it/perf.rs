@@ -5,12 +5,16 @@
 //! are packets per second of the thread's own time on its core, so that a busy machine disturbs them little. Needs
 //! hugepages.
 
-use crate::harness::{Harness, Setup, Which};
+use crate::control::{honest, hostile};
+use crate::harness::{run, Harness, Setup, Which};
 use crate::lab::{mac, number_after};
 use crate::poll_mode::{median, thread_of, thread_time};
 use crate::replay::{add_dpdk_port, alone, capture};
 use packet::build::{Builder, Ip4};
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Ours, and the installed one if it is.
 fn switches() -> Vec<Which> {
@@ -233,4 +237,99 @@ fn tuple_space_explosion() {
         }
     }
     assert!(lost[0] <= 0.2, "the attack takes {:.2} from the victim", lost[0]);
+}
+
+/// Clients of one crowd, and threads that they come from.
+const CLIENTS: usize = 1_000;
+const SOURCES: usize = 20;
+
+/// Has crowds of control clients come, every other client hostile, until `over`; counts the honest ones that were not
+/// answered, and those that were. All of it happens on core 0.
+fn crowds(path: &Path, over: &AtomicBool, honest_ones: &[AtomicUsize; 2]) {
+    let barrier = std::sync::Barrier::new(SOURCES);
+    std::thread::scope(|scope| {
+        for source in 0..SOURCES {
+            let barrier = &barrier;
+            scope.spawn(move || {
+                infra::cpu::pin(infra::cpu::CoreId(0)).expect("core 0");
+                loop {
+                    // All come at once, or none any more.
+                    barrier.wait();
+                    let last = over.load(Ordering::Acquire);
+                    barrier.wait();
+                    if last {
+                        return;
+                    }
+                    let mut held = Vec::new();
+                    for i in 0..CLIENTS / SOURCES {
+                        if i % 2 == 0 {
+                            held.push(hostile(path, source + i / 2));
+                        } else {
+                            honest_ones[usize::from(honest(path))].fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Packets that poll-mode threads have received, and when.
+fn forwarded(h: &Harness) -> (f64, Instant) {
+    loop {
+        // One of a thousand may have to ask again.
+        if let Ok(show) = h.control("dpif-netdev/pmd-stats-show", &[]) {
+            return (number_after(&show, "packets received", "received") as f64, Instant::now());
+        }
+    }
+}
+
+/// Million packets in a second of everybody's time.
+fn forwarding_rate(h: &Harness) -> f64 {
+    let (p0, t0) = forwarded(h);
+    std::thread::sleep(Duration::from_secs(2));
+    let (p1, t1) = forwarded(h);
+    (p1 - p0) / (t1 - t0).as_secs_f64() / 1e6
+}
+
+/// A thousand control clients at once, half of them hostile, again and again, beside a replay: the poll-mode thread has
+/// core 1 for itself, the clients and the main thread share core 0.
+#[test]
+#[ignore = "a measurement"]
+fn a_thousand_control_clients() {
+    let _guard = alone();
+    infra::process::raise_file_limit(8_192);
+    let mut h = start(Which::Ours, "0x2");
+    add_dpdk_port(&h, "sink", 2, "net_null2,no-rx=1");
+    h.ofctl(&["add-flow", "br0", "in_port=1,ip,nw_dst=11.0.0.0/8,actions=2"]);
+    add_dpdk_port(&h, "in", 1, &forever(&capture(&h, "traffic.pcap", &traffic(1_000, 20)), 1));
+    let main = h.switch().pid().to_string();
+    assert_eq!(run(Command::new("taskset").args(["-p", "1", &main])).code, 0);
+    std::thread::sleep(Duration::from_secs(1));
+    table(
+        "A thousand control clients at once, half of them hostile, 1,000 flows, Mpps",
+        "| round | without | with | change | honest clients answered |",
+    );
+    let path = h.path("switch.ctl");
+    let mut changes = Vec::new();
+    for round in 1..=5 {
+        let before = forwarding_rate(&h);
+        let (over, honest_ones) = (AtomicBool::new(false), Default::default());
+        let with = std::thread::scope(|scope| {
+            scope.spawn(|| crowds(&path, &over, &honest_ones));
+            std::thread::sleep(Duration::from_millis(200));
+            let with = forwarding_rate(&h);
+            over.store(true, Ordering::Release);
+            with
+        });
+        let without = (before + forwarding_rate(&h)) / 2.0;
+        let change = (with / without - 1.0) * 100.0;
+        let [lost, n] = honest_ones.map(AtomicUsize::into_inner);
+        println!("| {round} | {without:.2} | {with:.2} | {change:+.1} % | {n} |");
+        assert!(lost == 0 && n >= CLIENTS / 2, "{n} honest clients were answered, {lost} were not");
+        changes.push(change);
+    }
+    let change = median(changes);
+    println!("| median | | | {change:+.1} % | |");
+    assert!(change.abs() <= 5.0, "the forwarding rate changes by {change:+.1} %");
 }

@@ -100,6 +100,8 @@ fn installation() {
     ] {
         assert!(root.join(name).is_file(), "{name} is missing");
     }
+    let manual = std::fs::read_to_string(root.join("usr/share/man/man8/ovs-vswitchd-pmd.8")).unwrap();
+    assert!(manual.contains("Ends the daemon") && !manual.contains("\n.so "), "the page is put together");
     let version =
         run_ok(Command::new(root.join("usr/lib/openvswitch-switch-pmd/ovs-vswitchd")).arg("--version"));
     assert!(version.starts_with("ovs-vswitchd (Open vSwitch) 3."), "{version}");

@@ -45,7 +45,7 @@ impl Host for HostShared {
     fn publish(&mut self, bridge: &str, tables: Tables) {
         if let Some(b) = self.bridges.get(bridge) {
             b.tables.store(tables);
-            b.backer.world.bump();
+            b.backer.world.tables_changed();
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod backer;
 mod class;
+pub mod coverage;
 pub mod dpctl;
 pub mod features;
 pub mod host;

@@ -5,6 +5,7 @@
 
 use crate::backer::Backer;
 use crate::class::DatapathClass;
+use crate::coverage;
 use crate::host::HostShared;
 use crate::ports::Opener;
 use crate::settings::dp_config;
@@ -12,6 +13,7 @@ use crate::state::{Bridge, Bundle};
 use crate::status::{ControllerStatus, StatusWriter};
 use crate::wanted::{Wanted, WantedBridge, WantedController, WantedSsl};
 use datapath::{Datapath, DpOptions, Implementations, PerfLog, ThreadHook};
+use infra::coverage::Counter;
 use netdev::Factory;
 use ofproto::conn::{ConnId, ConnKind};
 use ofproto::ofproto::Ofproto;
@@ -26,8 +28,6 @@ use std::sync::Arc;
 
 pub(crate) static LOG: infra::vlog::Module = infra::vlog::Module::new("bridge");
 
-/// The database changed, and all was brought in line with it.
-static RECONFIGURED: infra::coverage::Counter = infra::coverage::Counter::new("bridge_reconfigure");
 /// How often link states are read and tables aged.
 const POLL_MS: i64 = 1000;
 /// Least time between two readings, however often links change.
@@ -335,7 +335,7 @@ impl Manager {
 
     /// Makes `wanted` the state in effect.
     pub fn reconfigure(&mut self, wanted: Wanted) {
-        RECONFIGURED.inc();
+        coverage::RECONFIGURED.inc();
         self.next_cfg = wanted.next_cfg;
         self.config_seq += 1;
         self.ssl = wanted.ssl;
@@ -366,7 +366,12 @@ impl Manager {
     }
 
     fn publish(&self) {
+        self.publish_for(&coverage::RECONFIGURE);
+    }
+
+    fn publish_for(&self, why: &Counter) {
         for b in self.shared.backers.iter() {
+            why.inc();
             b.world.publish(crate::publish::snapshot(&self.bridges, b));
         }
     }
@@ -459,6 +464,7 @@ impl Manager {
         self.shared.forget(name);
         let used = |kind: &str| self.bridges.values().any(|b| b.backer.class.name == kind);
         for backer in self.shared.backers.retain(used) {
+            coverage::DESTROYED.inc();
             backer.stop();
         }
     }
@@ -570,7 +576,7 @@ impl Manager {
         let aged = b.macs.configure(w.mac_aging_secs, w.mac_table_size);
         let flooded = b.macs.set_flood_vlans(w.flood_vlans.clone());
         if aged || flooded {
-            b.backer.world.bump();
+            b.backer.world.macs_changed();
         }
         // Requested numbers first, so that nobody else takes them.
         let mut order: Vec<&crate::wanted::WantedInterface> =
@@ -620,7 +626,10 @@ impl Manager {
             match events.read(&mut buffer) {
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
                 // An error says that events were lost: something changed.
-                _ => changed = true,
+                _ => {
+                    coverage::LINK_CHANGED.inc();
+                    changed = true;
+                }
             }
         }
         changed
@@ -634,11 +643,11 @@ impl Manager {
             changed |= b.of.refresh_ports();
             changed |= crate::ports::follow_mtu(b);
             if b.macs.expire(now) {
-                b.backer.world.bump();
+                b.backer.world.macs_changed();
             }
         }
         if changed {
-            self.publish();
+            self.publish_for(&coverage::PORT_TOGGLED);
             self.status.refresh_soon();
         }
         for dp in crate::show_pmd::datapaths(self) {

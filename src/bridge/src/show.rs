@@ -217,7 +217,7 @@ fn fdb_add(m: &mut Manager, args: &[&str]) -> Reply {
         .filter(|_| b.interfaces.get(args[1]).is_some_and(|i| i.ofport.is_some()))
         .ok_or("software error, odp port is present but no ofp port")?;
     b.macs.add_static(key, bundle.id, infra::clock::now_ms().max(0) as u64);
-    b.backer.world.bump();
+    b.backer.world.macs_changed();
     Ok(String::new())
 }
 
@@ -227,7 +227,7 @@ fn fdb_del(m: &mut Manager, args: &[&str]) -> Reply {
     if !b.macs.del_static(key) {
         return Err("could not find static mac entry".into());
     }
-    b.backer.world.bump();
+    b.backer.world.macs_changed();
     Ok(String::new())
 }
 
@@ -241,7 +241,7 @@ fn named_or_all<'a>(m: &'a Manager, args: &[&str]) -> Result<Vec<&'a Bridge>, St
 fn fdb_flush(m: &mut Manager, args: &[&str]) -> Reply {
     for b in named_or_all(m, args)? {
         b.macs.flush();
-        b.backer.world.bump();
+        b.backer.world.macs_changed();
     }
     Ok("table successfully flushed".into())
 }

@@ -239,6 +239,7 @@ fn interface(txn: &mut Transaction, id: &RowId, port: Option<&Port>, with_stats:
     txn.set(id, "mtu", Some(i64::from(n.mtu())).filter(|m| *m != 0));
     txn.set(id, "status", Datum::map(n.status()));
     if with_stats {
+        netdev::coverage::GET_STATS.inc();
         txn.set(id, "statistics", Datum::map(statistics(&n.stats(), n.custom_stats())));
     }
 }

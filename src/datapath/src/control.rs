@@ -6,6 +6,7 @@
 
 use crate::api::{DpConfig, DpError, PmdId, PmdRxqs, PortConfig, PortInfo, RxqInfo, TxSteering};
 use crate::balance::Balancer;
+use crate::coverage;
 use crate::dp::Common;
 use crate::engine::{Engine, Outlets};
 use crate::fairness::{Account, UpcallCounters};
@@ -393,6 +394,7 @@ impl Control {
             histories: Vec::new(),
         };
         self.ports.insert(no.0, port);
+        coverage::PORT_ADD.inc();
         let adjusted = self.adjust(Some(no));
         let spread = receives || !matches!(adjusted, Ok(false));
         let done = match adjusted {
@@ -428,6 +430,7 @@ impl Control {
         if self.ports.remove(&no.0).is_none() {
             return;
         }
+        coverage::PORT_DEL.inc();
         for i in 0..self.threads.len() {
             // A part at a time: other ports go on.
             let id = self.threads[i].id;

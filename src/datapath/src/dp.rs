@@ -8,6 +8,7 @@ use crate::api::{
     UserspacePacket,
 };
 use crate::control::{Control, Route};
+use crate::coverage;
 use crate::drops::Drop;
 use crate::perf::{Perf, PerfLog};
 use crate::provider::{DpOp, OpError, Provider, ProviderStats};
@@ -164,6 +165,7 @@ impl Datapath {
 
     /// Asks a thread to install a megaflow; [`FlowEvent::New`] follows. As [`Datapath::flow_delete`] about locks.
     pub fn flow_put(&self, pmd: PmdId, put: FlowPut) {
+        coverage::FLOW_PUT.inc();
         self.common.send(pmd, Cmd::FlowPut(Box::new(put)));
     }
 
@@ -171,12 +173,14 @@ impl Datapath {
     /// the owner's ring: hold no lock that [`Upcall::miss`] takes.
     pub fn flow_delete(&self, flow: &Arc<SharedFlow>) {
         if flow.mark_dead() {
+            coverage::FLOW_DEL.inc();
             self.common.send(flow.pmd, Cmd::FlowDelete(Arc::clone(flow)));
         }
     }
 
     /// Gives the megaflow other actions. As [`Datapath::flow_delete`] about locks.
     pub fn flow_set_actions(&self, flow: &Arc<SharedFlow>, actions: Arc<[DpAction]>) {
+        coverage::FLOW_PUT.inc();
         flow.replace_actions(Arc::clone(&actions));
         self.common.send(flow.pmd, Cmd::FlowActions(Arc::clone(flow), actions));
     }
@@ -228,6 +232,7 @@ impl Datapath {
     /// Runs `actions` on `packet` (packet-out) on the io thread. Of `flow` the datapath metadata count: in_port,
     /// priority, mark, dp_hash, recirculation id; headers are read from the packet.
     pub fn execute(&self, packet: Packet, flow: &Flow, actions: Arc<[DpAction]>) {
+        coverage::EXECUTE.inc();
         self.common.send(PmdId::NON_PMD, Cmd::Execute(Box::new(Execute { packet, flow: *flow, actions })));
     }
 
@@ -356,8 +361,12 @@ impl Provider for Datapath {
     fn operate(&self, ops: Vec<DpOp>) -> Vec<Result<(), OpError>> {
         let one = |op| {
             let (to, cmd) = match op {
-                DpOp::Put { pmd, put } => (pmd, Cmd::FlowPut(put)),
+                DpOp::Put { pmd, put } => {
+                    coverage::FLOW_PUT.inc();
+                    (pmd, Cmd::FlowPut(put))
+                }
                 DpOp::Execute { packet, flow, actions } => {
+                    coverage::EXECUTE.inc();
                     (PmdId::NON_PMD, Cmd::Execute(Box::new(Execute { packet, flow: *flow, actions })))
                 }
             };

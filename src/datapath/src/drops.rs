@@ -17,6 +17,11 @@ macro_rules! drops {
             /// Number of reasons.
             pub const COUNT: usize = Drop::ALL.len();
 
+            /// The reason that a drop action carries: its number here.
+            pub(crate) fn of_action(code: u32) -> Drop {
+                Drop::ALL.get(code as usize).copied().unwrap_or(Drop::Action)
+            }
+
             /// The reason's event counter (`coverage/show`).
             pub(crate) fn counter(self) -> &'static Counter {
                 match self {
@@ -36,10 +41,22 @@ macro_rules! drops {
 }
 
 drops! {
-    /// The megaflow's actions are empty.
-    Action = "datapath_drop_action",
-    /// An explicit drop action or the end of a list that sent the packet nowhere.
-    Explicit = "drop_action_of_pipeline",
+    /// The actions are empty, or end without having sent the packet anywhere, or say so.
+    Action = "drop_action_of_pipeline",
+    /// Translation went through too many tables within each other.
+    RecursionTooDeep = "drop_action_recursion_too_deep",
+    /// Translation went through too many tables.
+    TooManyResubmits = "drop_action_too_many_resubmit",
+    /// Translation pushed too much on the stack.
+    StackTooDeep = "drop_action_stack_too_deep",
+    /// A recirculated packet of which nobody knows any more how it goes on.
+    NoRecirculationContext = "drop_action_no_recirculation_context",
+    /// Translation pushed more MPLS labels than a packet can have.
+    TooManyMplsLabels = "drop_action_too_many_mpls_labels",
+    /// A recirculated packet whose bridge is gone.
+    BridgeNotFound = "drop_action_bridge_not_found",
+    /// Translation made more actions than a flow can have.
+    TooManyActions = "drop_action_too_many_actions",
     /// Translation of a miss failed.
     Upcall = "datapath_drop_upcall_error",
     /// A miss beyond what its receive queue may cost others.

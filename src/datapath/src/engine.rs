@@ -20,14 +20,10 @@ use crate::FlowEvent;
 use flow::extract::{self, PktMetadata};
 use flow::{DpAction, Flow, Miniflow, RecircId};
 use infra::clock;
-use infra::coverage::Counter;
 use infra::ring::WakeProducer;
 use packet::{Batch, Packet};
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// Hits that were translated afresh.
-pub(crate) static SELF_CHECKS: Counter = Counter::new("flow_self_check");
 
 /// Passes a packet may take through the datapath.
 pub(crate) const MAX_DEPTH: usize = 7;
@@ -492,7 +488,7 @@ impl Engine {
             let (Some(flow), Some(actions)) = (&slot.shared, &slot.actions) else { continue };
             make_keys(packets, 1 << i, meta, hashes, s);
             let key = s.keys[i].expand();
-            SELF_CHECKS.inc();
+            crate::coverage::SELF_CHECKS.inc();
             let req = Miss { packet, flow: &key, core: self.id, now_ms: self.now_ms };
             let sound = self.upcall.is_sound(&req, flow, actions);
             // Events that wait are no place for more: the next hit tells the same.

@@ -43,7 +43,7 @@ impl Engine {
         (depth, nesting): (usize, usize),
     ) {
         let last = actions.iter().rposition(passes_on);
-        let (mut i, mut trunc) = (0, None);
+        let (mut i, mut trunc, mut reason) = (0, None, Drop::Action);
         while i < actions.len() && !batch.is_empty() {
             let a = &actions[i];
             if rewrite::is_rewrite(a) {
@@ -80,15 +80,16 @@ impl Engine {
                 DpAction::Set(SetField::SkbMark { value, mask }) => {
                     meta.mark = meta.mark & !mask | value & mask
                 }
-                DpAction::Drop(_) => break,
+                DpAction::Drop(code) => {
+                    reason = Drop::of_action(*code);
+                    break;
+                }
                 // A meter that is not configured lets everything pass.
                 _ => {}
             }
             i += 1;
         }
         if !batch.is_empty() {
-            // As for a megaflow without actions, whether or not one was installed.
-            let reason = if actions.is_empty() { Drop::Action } else { Drop::Explicit };
             self.stats.drop_n(reason, batch.len());
             batch.clear();
         }

@@ -14,6 +14,7 @@ mod balance;
 mod checksum;
 mod classifier;
 mod control;
+pub mod coverage;
 pub mod dp;
 pub mod drops;
 mod emc;

@@ -5,6 +5,7 @@
 
 use crate::api::{Clock, FlowPut, PmdId, ThreadHook};
 use crate::classifier::BURST;
+use crate::coverage;
 use crate::drops::Drop;
 use crate::engine::{Engine, Meta, Missing};
 use crate::fairness::{Account, Bound, Charge, Verdict};
@@ -134,6 +135,8 @@ pub(crate) struct Worker {
     next_optimize_ms: u64,
     /// Drops as last published.
     published: [u64; Drop::COUNT],
+    /// Bursts received and sent that were counted as events.
+    counted: (u64, u64),
     ended: bool,
 }
 
@@ -180,6 +183,7 @@ impl Worker {
             next_interval_ms: now + INTERVAL_MS,
             next_optimize_ms: now + OPTIMIZE_MS,
             published: [0; Drop::COUNT],
+            counted: (0, 0),
             ended: false,
         }
     }
@@ -376,6 +380,14 @@ impl Worker {
         self.published = s.drops;
     }
 
+    /// Counts the bursts since the last time as events: seldom, as that costs a little.
+    fn count_bursts(&mut self) {
+        let now = (self.engine.stats.batches, self.engine.stats.sent_batches);
+        coverage::RECEIVED.add(now.0 - self.counted.0);
+        coverage::SENT.add(now.1 - self.counted.1);
+        self.counted = now;
+    }
+
     /// Time and what hangs on it.
     #[inline(always)]
     fn tick(&mut self, tsc: u64) {
@@ -388,6 +400,7 @@ impl Worker {
         if now >= self.next_optimize_ms {
             self.next_optimize_ms = now + OPTIMIZE_MS;
             self.engine.optimize();
+            self.count_bursts();
             self.engine.tx.release(tsc.saturating_sub(self.hz / 1_000 * IDLE_MS));
         }
         if now >= self.next_interval_ms {
@@ -503,6 +516,7 @@ impl Worker {
         self.shared.publish(&self.engine.stats);
         self.shared.flows.store(0, Ordering::Relaxed);
         self.publish_drops();
+        self.count_bursts();
         self.ended = true;
         let late = std::mem::take(&mut self.engine.out.late);
         self.reply(Reply::Ended(late));
@@ -572,10 +586,8 @@ pub(crate) fn enter(id: PmdId, name: &str, hook: Option<&ThreadHook>) {
         let _ = infra::cpu::pin(core);
     }
     infra::coverage::register_thread();
-    for d in Drop::ALL {
-        d.counter().register();
-    }
-    crate::engine::SELF_CHECKS.register();
+    // From here on counting allocates nothing and takes no lock.
+    coverage::register_all();
     if let Some(hook) = hook {
         hook(id);
     }

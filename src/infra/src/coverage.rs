@@ -1,8 +1,9 @@
 //! Event counters (`coverage/show`): each thread counts in cells of its own,
 //! which readers sum up; no line is shared between writers.
 //!
-//! Declare a counter as a `static` and call [`Counter::inc`]. A thread's first
-//! count allocates its cells: PMDs call [`register_thread`] before they start.
+//! Declare a counter as a `static`, or several with [`counters!`](crate::counters), and call [`Counter::inc`]. A
+//! thread's first count allocates its cells: PMDs call [`register_thread`] before they start. Names that Open vSwitch
+//! has too count what they count there.
 
 use crate::vlog::{Level, Module, RateLimit};
 use parking_lot::Mutex;
@@ -23,6 +24,20 @@ pub struct Counter {
     name: &'static str,
     /// Index of the cell plus one; 0 before the first use.
     id: AtomicU32,
+}
+
+/// Declares counters, and a function `register` that makes them known before their first event.
+#[macro_export]
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        $($(#[$doc])*
+        pub static $name: $crate::coverage::Counter = $crate::coverage::Counter::new($text);)*
+
+        /// Makes the counters known before their first event.
+        pub fn register() {
+            $($name.register();)*
+        }
+    };
 }
 
 struct Block(Box<[AtomicU64; MAX_COUNTERS]>);

@@ -3,6 +3,7 @@
 //! Neighbours: `tap` and `system` hold one each; `netlink` and `infra::linux` do the asking.
 //! Threads: shared; locks are held for one question to the kernel.
 
+use crate::coverage;
 use crate::netlink::{self, LinkCounters};
 use crate::{Error, Features, LinkState, Result, Stats, L2_OVERHEAD};
 use infra::linux::{DeviceControl, LinkSettings, IFF_RUNNING, IFF_UP};
@@ -80,6 +81,7 @@ impl Device {
     }
 
     pub(crate) fn index(&self) -> io::Result<u32> {
+        coverage::GET_IFINDEX.inc();
         self.control.index(&self.name)
     }
 
@@ -123,6 +125,7 @@ impl Device {
     }
 
     pub(crate) fn mac(&self) -> [u8; 6] {
+        coverage::GET_HWADDR.inc();
         self.control.mac(&self.name).unwrap_or_default()
     }
 
@@ -130,6 +133,7 @@ impl Device {
         if self.control.mac(&self.name).is_ok_and(|now| now == mac) {
             return Ok(());
         }
+        coverage::SET_HWADDR.inc();
         self.control.set_mac(&self.name, mac).map_err(|e| self.error("failed to set Ethernet address of", e))
     }
 
@@ -158,6 +162,7 @@ impl Device {
     }
 
     fn settings(&self) -> Option<LinkSettings> {
+        coverage::GET_ETHTOOL.inc();
         self.control.link_settings(&self.name).ok()
     }
 
@@ -189,6 +194,7 @@ impl Device {
     }
 
     pub(crate) fn status(&self) -> BTreeMap<String, String> {
+        coverage::GET_ETHTOOL.inc();
         let Ok((driver, version, firmware)) = self.control.driver(&self.name) else {
             return BTreeMap::new();
         };

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod contract;
+pub mod coverage;
 mod device;
 pub mod dummy;
 pub mod linux;

@@ -3,7 +3,7 @@
 //! Neighbours: `device`. Not sysfs: that shows the network namespace in which it was mounted, not
 //! the one the device lives in. Threads: one question at a time per socket; `device` locks.
 
-use crate::Stats;
+use crate::{coverage, Stats};
 use std::fs::File;
 use std::io::{self, Read, Write};
 
@@ -34,11 +34,13 @@ pub fn open() -> io::Result<File> {
 pub fn link_counters(socket: &File, ifindex: u32, seq: u32) -> io::Result<LinkCounters> {
     let mut socket = socket;
     socket.write_all(&request(ifindex, seq))?;
+    coverage::NETLINK_SENT.inc();
     let mut reply = vec![0; 32 * 1024];
     // The kernel has answered before the write returned. A reply to an earlier question that was
     // not read is skipped.
     for _ in 0..8 {
         let n = socket.read(&mut reply)?;
+        coverage::NETLINK_RECEIVED.inc();
         if let Some(found) = parse(&reply[..n], seq)? {
             return Ok(found);
         }

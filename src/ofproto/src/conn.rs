@@ -6,6 +6,7 @@
 //! Neighbours: the daemon moves the bytes; `ofproto` is the bridge it speaks for; `stats` makes multipart replies.
 //! Threads: main only.
 
+use crate::coverage;
 use crate::flow_mod::{check_references, Removed};
 use crate::ofproto::{Host, Ofproto};
 use crate::stats;
@@ -178,11 +179,19 @@ impl Conn {
     fn write(&mut self, f: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = std::mem::take(&mut self.scratch);
         f(&mut bytes);
-        self.out.extend(bytes.iter());
+        self.queue(&bytes);
         bytes.clear();
         // One large dump should not keep its memory.
         bytes.shrink_to(MAX_REPLY_BACKLOG);
         self.scratch = bytes;
+    }
+
+    /// Appends whole messages to the output.
+    fn queue(&mut self, messages: &[u8]) {
+        if self.session.is_some() {
+            coverage::QUEUED.add(count_messages(messages));
+        }
+        self.out.extend(messages);
     }
 
     pub(crate) fn wants_misses(&self) -> bool {
@@ -213,10 +222,12 @@ impl Conn {
     }
 
     fn frame(&mut self, frame: &Frame, of: &mut Ofproto, host: &mut dyn Host) {
+        coverage::RECEIVED.inc();
         let Some(session) = self.session else {
             self.hello(frame);
             return;
         };
+        coverage::RECV_OPENFLOW.inc();
         if frame.header.version != session.version.wire() {
             self.error(&session, frame, OfError::OFPBRC_BAD_VERSION);
             return;
@@ -290,7 +301,7 @@ impl Conn {
         if let Some(s) = self.session {
             let mut w = openflow::FlowStatsWriter::new(s.version, xid, nicira);
             fill(&mut w);
-            self.out.extend(w.finish());
+            self.queue(&w.finish());
         }
     }
 
@@ -319,6 +330,7 @@ impl Conn {
                 self.count_flow_mod(of, host.now_ms());
             }
             Request::PacketOut(mut out) => {
+                coverage::PACKET_OUT.inc();
                 self.check_packet_out(&mut out)?;
                 of.settle(host);
                 host.packet_out(of.name(), &out)?;
@@ -472,6 +484,7 @@ impl Conn {
     fn may_send_async(&mut self) -> bool {
         if self.out.len() > MAX_ASYNC_BACKLOG {
             self.dropped_async += 1;
+            coverage::OVERFLOW.inc();
             return false;
         }
         true
@@ -521,8 +534,11 @@ impl Conn {
         }
         if p.controller_id != self.controller_id
             || !self.wants(self.async_config.packet_in, reason)
-            || !self.may_send_async()
         {
+            return;
+        }
+        if !self.may_send_async() {
+            coverage::PACKET_IN_OVERFLOW.inc();
             return;
         }
         // Always the whole packet, whatever length was asked for: there is no buffer to fetch the rest from.
@@ -571,6 +587,17 @@ impl Conn {
         };
         infra::vlog!(LOG, Info, "{}: {all} flow_mods {when} ({})", self.name, kinds.join(", "));
     }
+}
+
+/// How many OpenFlow messages stand one behind the other.
+fn count_messages(mut bytes: &[u8]) -> u64 {
+    let mut n = 0;
+    while let [_, _, high, low, ..] = *bytes {
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        bytes = bytes.get(len.max(8)..).unwrap_or(&[]);
+        n += 1;
+    }
+    n
 }
 
 fn port_mod(of: &mut Ofproto, pm: &PortMod, host: &mut dyn Host) -> Handled {
@@ -643,6 +670,15 @@ mod tests {
         fn now_ms(&self) -> u64 {
             0
         }
+    }
+
+    #[test]
+    fn messages_are_counted() {
+        assert_eq!(count_messages(&[]), 0);
+        assert_eq!(count_messages(&[4, 0, 0, 8, 0, 0, 0, 1]), 1);
+        assert_eq!(count_messages(&[4, 0, 0, 9, 0, 0, 0, 1, 7, 4, 0, 0, 8, 0, 0, 0, 2]), 2);
+        // No length is believed that would never end.
+        assert_eq!(count_messages(&[0; 20]), 3);
     }
 
     /// Requests whose replies nobody reads do not fill the memory, and none is lost.

@@ -7,6 +7,7 @@
 
 pub mod classifier;
 pub mod conn;
+pub mod coverage;
 pub mod flow_mod;
 pub mod handler;
 pub mod mac_learning;

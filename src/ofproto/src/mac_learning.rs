@@ -6,6 +6,7 @@
 //! bundle that holds the most. Whatever makes installed flows wrong is reported, and the caller bumps the world's
 //! sequence number. Neighbours: `xlate::normal`, `revalidate` (refreshes ages), `fdb` (text). Threads: all.
 
+use crate::coverage;
 use crate::snapshot::{BundleId, VlanSet};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
@@ -195,6 +196,9 @@ impl MacLearning {
             // Late news of packets seen elsewhere earlier do not move an entry back.
             let late = e.bundle != bundle && now_ms < e.used_ms;
             if e.is_static || late || (e.bundle == bundle && fresh) {
+                if e.is_static && e.bundle != bundle {
+                    coverage::MAC_STATIC.inc();
+                }
                 return Learned::Same;
             }
         }
@@ -215,6 +219,7 @@ impl MacLearning {
         while let Some(i) = t.first_expired(now_ms) {
             t.remove(i);
             t.expired += 1;
+            coverage::MAC_EXPIRED.inc();
             changed = true;
         }
         changed
@@ -318,7 +323,10 @@ impl Inner {
             Some(i) => {
                 let e = self.slab[i as usize];
                 let moved = e.bundle != bundle;
-                self.moved += u64::from(moved);
+                if moved {
+                    self.moved += 1;
+                    coverage::MAC_MOVED.inc();
+                }
                 self.unlink(i);
                 let entry = &mut self.slab[i as usize];
                 entry.bundle = bundle;
@@ -338,6 +346,7 @@ impl Inner {
                     }
                 }
                 self.learned += 1;
+                coverage::MAC_LEARNED.inc();
                 self.insert(key, bundle, false, now_ms);
                 Learned::Changed
             }
@@ -396,6 +405,7 @@ impl Inner {
         };
         self.remove(head);
         self.evicted += 1;
+        coverage::MAC_EVICTED.inc();
         true
     }
 

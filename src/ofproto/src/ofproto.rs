@@ -5,6 +5,7 @@
 //! Threads: main only.
 
 use crate::conn::{Conn, ConnId, ConnKind};
+use crate::coverage;
 use crate::flow_mod::{FlowTable, Removed};
 use crate::port::Port;
 use crate::rule::{CompactMatch, Rule, RuleFlags, RuleStats};
@@ -144,6 +145,7 @@ impl Ofproto {
 
     /// Adds a port and tells controllers.
     pub fn add_port(&mut self, port: Port) {
+        coverage::UPDATE_PORT.inc();
         let desc = port.desc();
         self.created.push(port.no);
         self.ports.insert(port.no, port);
@@ -153,6 +155,7 @@ impl Ofproto {
     /// Removes a port and tells controllers.
     pub fn remove_port(&mut self, no: OfPort) -> Option<Port> {
         let port = self.ports.remove(&no)?;
+        coverage::UPDATE_PORT.inc();
         self.created.retain(|p| *p != no);
         let desc = port.desc();
         self.conns.values_mut().for_each(|c| c.send_port_status(PortReason::Delete, &desc));
@@ -174,6 +177,7 @@ impl Ofproto {
         for port in self.ports.values_mut() {
             if port.refresh() {
                 any = true;
+                coverage::UPDATE_PORT.inc();
                 let desc = port.desc();
                 self.conns.values_mut().for_each(|c| c.send_port_status(PortReason::Modify, &desc));
             }
@@ -222,6 +226,7 @@ impl Ofproto {
 
     /// Removes all rules.
     pub fn flush_rules(&mut self) {
+        coverage::FLUSH.inc();
         self.flows.flush(FlowRemovedReason::Delete);
     }
 

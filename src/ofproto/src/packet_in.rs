@@ -73,7 +73,7 @@ pub fn handle(world: &World, dp: &dyn Provider, up: UserspacePacket, now_ms: u64
             let mut out = XlateOut::default();
             translate_flow(world, &up.flow, now_ms, Purpose::SlowPacket, &mut out);
             if out.changed {
-                world.bump();
+                world.macs_changed();
             }
             if !out.actions.is_empty() {
                 dp.execute(up.packet, &up.flow, Arc::from(out.actions));
@@ -242,7 +242,7 @@ fn run(
     let once = CreditStats { packets: 1, bytes: packet.frame_len() as u64, used_ms: now_ms };
     out.changed |= out.cache.push(once, true);
     if out.changed {
-        world.bump();
+        world.macs_changed();
     }
     if !out.actions.is_empty() {
         flow.in_port = bridge.port(in_port).and_then(|p| p.dp_port).map_or(u32::MAX, |p| p.0);

@@ -139,6 +139,7 @@ impl Port {
             custom: Vec::new(),
         };
         if let Some(n) = self.netdev() {
+            netdev::coverage::GET_STATS.inc();
             let d = n.stats();
             s.rx_packets = d.rx_packets;
             s.tx_packets = d.tx_packets;

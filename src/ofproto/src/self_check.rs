@@ -12,7 +12,6 @@ use crate::xlate::XlateOut;
 use datapath::{SharedFlow, Suspect};
 use flow::odp::{format_actions, format_key, Style};
 use flow::{DpAction, Flow, Mask, PKT_WORDS};
-use infra::coverage::Counter;
 use infra::vlog::{Module, RateLimit};
 use infra::vlog_rl;
 use parking_lot::Mutex;
@@ -22,7 +21,6 @@ use std::sync::Arc;
 
 static LOG: Module = Module::new("self_check");
 static LIMIT: RateLimit = RateLimit::new(60, 5);
-static FAILED: Counter = Counter::new("flow_self_check_failed");
 
 /// Suspects that wait to be looked at.
 const MAX_SUSPECTS: usize = 1_024;
@@ -62,7 +60,6 @@ pub(crate) struct Suspects(Mutex<[Vec<Suspect>; 2]>);
 impl Suspects {
     /// None yet.
     pub(crate) fn new() -> Suspects {
-        FAILED.register();
         Suspects(Mutex::default())
     }
 
@@ -87,7 +84,7 @@ impl Suspects {
             let actions = s.flow.actions();
             let agrees = agrees(world, &s.key, &s.flow, &actions, now_ms, Purpose::Revalidate, out);
             if agrees == Some(false) {
-                FAILED.inc();
+                crate::coverage::SELF_CHECK_FAILED.inc();
                 vlog_rl!(LOG, LIMIT, Warn, "{}", report(&s, &actions, out));
                 wrong.push(s.flow);
             } else {

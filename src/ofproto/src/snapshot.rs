@@ -6,6 +6,7 @@
 //! looks at it again. Neighbours: `ofproto` (writer), `xlate`, `upcall`, `revalidate` (readers). Threads: written by
 //! main, read by all, no lock.
 
+use crate::coverage;
 use crate::mac_learning::MacLearning;
 use crate::recirc::RecircTable;
 use crate::tables::Tables;
@@ -350,10 +351,23 @@ impl World {
         self.changed.notify_all();
     }
 
-    /// Says so without waking anyone: for poll-mode threads, which must not make a system call. The revalidators
+    /// Says that MAC entries have changed.
+    pub fn macs_changed(&self) {
+        coverage::REV_MAC_LEARNING.inc();
+        self.bump();
+    }
+
+    /// Says that OpenFlow tables have changed.
+    pub fn tables_changed(&self) {
+        coverage::REV_FLOW_TABLE.inc();
+        self.bump();
+    }
+
+    /// Says that MAC entries have changed without waking anyone: for poll-mode threads, which must not make a system call. The revalidators
     /// see it when their interval ends.
     #[inline]
-    pub fn bump_quietly(&self) {
+    pub fn macs_changed_quietly(&self) {
+        coverage::REV_MAC_LEARNING.inc();
         self.seq.fetch_add(1, Ordering::AcqRel);
     }
 

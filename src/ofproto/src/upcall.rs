@@ -144,7 +144,7 @@ impl Upcalls {
         let first = CreditStats { packets: 1, bytes: packet.frame_len() as u64, used_ms: now_ms };
         x.changed |= x.cache.push(first, true);
         if x.changed {
-            self.world.bump();
+            self.world.macs_changed();
         }
         let cache = std::mem::take(&mut x.cache);
         let actions = std::mem::take(&mut x.actions);
@@ -166,6 +166,7 @@ impl Upcalls {
             self.n_flows.fetch_add(1, Ordering::Relaxed);
         } else {
             self.stats.over_limit.fetch_add(1, Ordering::Relaxed);
+            crate::coverage::LIMIT_HIT.inc();
         }
         may
     }
@@ -191,7 +192,7 @@ impl Upcall for Upcalls {
             let first = CreditStats { packets: 1, bytes: req.packet.frame_len() as u64, used_ms: req.now_ms };
             x.changed |= x.cache.push(first, false);
             if x.changed {
-                self.world.bump_quietly();
+                self.world.macs_changed_quietly();
             }
             out.install = self.may_install();
             if out.install {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use infra::vlog::Level;
 use serde_json::{json, Value};
 
+use crate::coverage;
 use crate::jsonrpc::{excerpt, Limits, Message};
 use crate::logline::{LogLine, OVSDB_CS, OVSDB_IDL};
 use crate::replica::{Change, Missing, Replica, RowId, TableSpec};
@@ -242,6 +243,7 @@ impl Client {
             return Err(SubmitError::NotConnected);
         }
         if let Some(lock) = self.config.lock.as_ref().filter(|_| self.lock != Lock::Held) {
+            coverage::NOT_LOCKED.inc();
             return Err(SubmitError::NotLocked(lock.clone()));
         }
         if self.in_flight >= MAX_IN_FLIGHT {
@@ -257,6 +259,7 @@ impl Client {
             None => {
                 self.next_id += 1;
                 let id = TxnId(self.next_id);
+                coverage::UNCHANGED.inc();
                 self.outcomes.push((id, Outcome::Unchanged));
                 Ok(id)
             }
@@ -264,6 +267,7 @@ impl Client {
                 let mut params = vec![json!(self.config.database)];
                 params.extend(compiled.operations);
                 self.in_flight += 1;
+                coverage::INCOMPLETE.inc();
                 Ok(TxnId(self.request("transact", params, Pending::Transaction(compiled.answer))))
             }
         }
@@ -293,6 +297,7 @@ impl Client {
             .filter_map(|(id, pending)| matches!(pending, Pending::Transaction(_)).then_some(id))
             .collect();
         ids.sort_unstable();
+        coverage::TRY_AGAIN.add(ids.len() as u64);
         self.outcomes.extend(ids.into_iter().map(|id| (TxnId(id), Outcome::TryAgain)));
     }
 
@@ -374,6 +379,13 @@ impl Client {
 
     fn finished(&mut self, id: TxnId, outcome: Outcome) {
         self.in_flight -= 1;
+        match &outcome {
+            Outcome::Unchanged => coverage::UNCHANGED.inc(),
+            Outcome::Success(_) => coverage::SUCCESS.inc(),
+            Outcome::TryAgain => coverage::TRY_AGAIN.inc(),
+            Outcome::NotLocked => coverage::NOT_LOCKED.inc(),
+            Outcome::Error(_) => coverage::ERROR.inc(),
+        }
         if let Outcome::Error(TxnError { error, details }) = &outcome {
             let text = format!("transaction error: {}", json!({"details": details, "error": error}));
             self.session.log(Level::Warn, &OVSDB_IDL, text);

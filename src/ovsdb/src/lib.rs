@@ -45,6 +45,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+pub mod coverage;
 mod datum;
 pub mod jsonrpc;
 mod logline;

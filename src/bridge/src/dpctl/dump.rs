@@ -121,6 +121,7 @@ pub(super) fn get_flow(m: &mut Manager, args: &[&str]) -> Reply {
     let (Some(ufid), _) = split_ufid(rest.first().copied().unwrap_or_default()) else {
         return Ok("ovs-vswitchd: parsing flow ufid".into());
     };
+    crate::coverage::FLOW_GET.inc();
     let found = b.slow.flows().into_iter().find(|f| f.ufid.0 == ufid.0);
     let Some(f) = found else { return Err(no_such_file("getting flow")) };
     let table = b.port_names();

@@ -315,6 +315,7 @@ pub(super) fn del_flows(m: &mut Manager, args: &[&str]) -> Reply {
             }
         }
     };
+    crate::coverage::FLOW_FLUSH.inc();
     delete(&b, &b.slow.flows());
     Ok(String::new())
 }

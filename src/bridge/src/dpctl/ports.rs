@@ -119,6 +119,7 @@ fn bytes_text(v: u64) -> String {
 }
 
 fn port_statistics(out: &mut String, n: &dyn Netdev) {
+    netdev::coverage::GET_STATS.inc();
     let s = n.stats();
     put!(
         out,

@@ -154,7 +154,7 @@ impl Shared {
         let (world, x) = (self.upcalls.world(), &mut ops.scratch);
         translate_flow(world, flow, (self.clock)(), Purpose::SlowPacket, x);
         if x.changed {
-            world.bump();
+            world.macs_changed();
         }
         x.cache.credits.clear();
         let actions = std::mem::take(&mut x.actions);

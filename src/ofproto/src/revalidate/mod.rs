@@ -189,7 +189,7 @@ impl Revalidator {
         }
         drop(turn);
         if changed {
-            self.world.bump();
+            self.world.macs_changed();
         }
         n
     }
@@ -210,7 +210,7 @@ impl Revalidator {
         *credited = now;
         drop(credited);
         if changed {
-            self.world.bump();
+            self.world.macs_changed();
         }
     }
 

@@ -5,6 +5,7 @@
 use super::table::{BATCH, SHARDS};
 use super::ukey::Ukey;
 use super::{RevalidateConfig, Revalidator, SweepReport};
+use crate::coverage;
 use crate::self_check::has_extra;
 use crate::upcall::{translate_flow, Purpose};
 use crate::xlate::XlateOut;
@@ -82,6 +83,10 @@ impl Revalidator {
         let config = *self.config.lock();
         let (flows, limit) = (self.table.live(), self.upcalls.flow_limit());
         let crowded = flows > limit;
+        let overrun = flows > limit.saturating_mul(2);
+        if overrun {
+            coverage::LIMIT_KILL.inc();
+        }
         let zero = || AtomicUsize::new(0);
         Round {
             number,
@@ -89,7 +94,7 @@ impl Revalidator {
             seq,
             config,
             max_idle_ms: if crowded { CROWDED_IDLE_MS.min(config.max_idle_ms) } else { config.max_idle_ms },
-            kill_all: purge || flows > limit.saturating_mul(2),
+            kill_all: purge || overrun,
             purge,
             flows,
             cursor: zero(),
@@ -134,7 +139,11 @@ impl Revalidator {
 
     /// Decides about one flow. True when it is to be evicted.
     fn look(&self, key: &mut Ukey, round: &Round, out: &mut XlateOut, orders: &mut Vec<Order>) -> bool {
-        if !key.is_live() || !key.see(round.number) {
+        if !key.is_live() {
+            return false;
+        }
+        if !key.see(round.number) {
+            coverage::DUMPED_DUPLICATE.inc();
             return false;
         }
         let count = |c: &AtomicUsize| c.fetch_add(1, Ordering::Relaxed);
@@ -205,7 +214,7 @@ impl Revalidator {
     /// Ends a sweep. `took_ms` is how long it took; `None`: it was broken off.
     pub(super) fn end(&self, round: &Round, took_ms: Option<u64>) -> SweepReport {
         if round.changed.load(Ordering::Relaxed) {
-            self.world.bump();
+            self.world.macs_changed();
         }
         self.take_events();
         match took_ms {
@@ -237,7 +246,7 @@ impl Revalidator {
             changed |= b.macs.expire(now_ms);
         }
         if changed {
-            self.world.bump();
+            self.world.macs_changed();
         }
     }
 

@@ -126,7 +126,7 @@ fn run(env: &Env<'_>, snapshot: &Snapshot, job: &args::Job, actions: Option<&Vec
     };
     xlate(&input, &mut out, Some(&mut tree));
     if out.changed {
-        env.world.bump();
+        env.world.macs_changed();
     }
     let mut text = format!("Flow: {}\n{}\n", job.flow.format(names), tree.render());
     if out.final_flow == initial {

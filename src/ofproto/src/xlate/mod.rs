@@ -19,11 +19,13 @@ mod tests;
 pub use cache::{push_credits, Credit, CreditStats, XlateCache};
 pub(crate) use hash::hash2;
 
+use crate::coverage;
 use crate::recirc::{FrozenFrame, RecircTable};
 use crate::rule::Rule;
 use crate::snapshot::{BridgeView, PortConfig, Snapshot};
 use crate::tables::Tables;
 use arc_swap::Guard;
+use datapath::Drop;
 use flow::key::{FRAG_MASK, MAX_MPLS, VLAN_CFI};
 use flow::{Be16, DpAction, Flow, Mask, OfPort, PKT_WORDS};
 use openflow::Action;
@@ -57,6 +59,21 @@ pub enum XlateError {
     TooManyActions,
     #[error("No input bridge")]
     NoInputBridge,
+}
+
+impl XlateError {
+    /// As what its packets are counted.
+    fn reason(self) -> Drop {
+        match self {
+            XlateError::RecursionTooDeep => Drop::RecursionTooDeep,
+            XlateError::TooManyResubmits => Drop::TooManyResubmits,
+            XlateError::StackTooDeep => Drop::StackTooDeep,
+            XlateError::NoRecirculationContext => Drop::NoRecirculationContext,
+            XlateError::TooManyMplsLabels => Drop::TooManyMplsLabels,
+            XlateError::TooManyActions => Drop::TooManyActions,
+            XlateError::NoInputBridge => Drop::BridgeNotFound,
+        }
+    }
 }
 
 /// Slow-path reasons as carried by the `userspace` action.
@@ -199,16 +216,21 @@ struct Ctx<'a, 'o> {
 
 /// Translates. `out` is reset first.
 pub fn xlate<'o>(input: &XlateIn<'_>, out: &'o mut XlateOut, trace: Option<&'o mut dyn TraceSink>) {
+    coverage::XLATE.inc();
     out.reset();
     let mut ctx = Ctx::new(input, out, trace);
     ctx.unwildcard_always();
     ctx.run();
-    if ctx.out.error.is_some() {
+    if ctx.out.actions.len() > MAX_DP_ACTIONS {
+        ctx.fail(XlateError::TooManyActions);
+    }
+    if let Some(error) = ctx.out.error {
+        if error == XlateError::TooManyActions {
+            coverage::OVERSIZE.inc();
+        }
         ctx.out.actions.clear();
+        ctx.out.actions.push(DpAction::Drop(error.reason() as u32));
         ctx.out.slow = 0;
-    } else if ctx.out.actions.len() > MAX_DP_ACTIONS {
-        ctx.out.error = Some(XlateError::TooManyActions);
-        ctx.out.actions.clear();
     }
     ctx.out.final_flow = ctx.flow;
     ctx.unwildcard_shifted_labels();

@@ -134,7 +134,7 @@ impl State {
                     let copy = Packet::from_slice(packet.data());
                     self.queue(UpcallKind::Action, copy, encode_key(flow), &bytes);
                 }
-                DpAction::Set(_) => {}
+                DpAction::Set(_) | DpAction::Drop(_) => {}
                 other => panic!("no such action here: {other:?}"),
             }
         }

@@ -60,7 +60,7 @@ impl Upcall for Scratch {
         out.actions.append(&mut x.actions);
         let one = CreditStats { packets: 1, bytes: req.packet.frame_len() as u64, used_ms: req.now_ms };
         if x.cache.push(one, false) {
-            self.world.bump_quietly();
+            self.world.macs_changed_quietly();
         }
     }
 }
