@@ -38,10 +38,12 @@ pub struct DbSocket {
 }
 
 impl DbSocket {
-    /// A socket, not yet opened, to `remote`, or to one of several between commas.
-    pub fn new(remote: &str) -> Self {
+    /// The socket of `client`, not yet opened, to `remote`, or to one of several between commas.
+    pub fn new(remote: &str, client: &mut Client) -> Self {
+        let remotes = remotes(remote);
+        client.set_remotes(remotes.len());
         DbSocket {
-            remotes: remotes(remote),
+            remotes,
             current: 0,
             stream: None,
             connecting: false,
@@ -56,7 +58,10 @@ impl DbSocket {
         loop {
             match client.run(now) {
                 Wanted::Nothing => break,
-                Wanted::Disconnect => self.close(),
+                Wanted::Disconnect => {
+                    self.close();
+                    self.next(client);
+                }
                 Wanted::Connect => {
                     self.close();
                     match Stream::open(&self.remotes[self.current], DEFAULT_PORT) {
@@ -84,6 +89,12 @@ impl DbSocket {
             self.current = (self.current + 1) % self.remotes.len();
             client.set_remote(&self.remotes[self.current]);
         }
+    }
+
+    fn lost(&mut self, client: &mut Client, now: i64, error: Option<&str>) {
+        self.close();
+        client.disconnected(now, error);
+        self.next(client);
     }
 
     fn close(&mut self) {
@@ -122,18 +133,8 @@ impl DbSocket {
                     client.receive(now, &self.buffer[..n]);
                 }
                 Ok(Received::Nothing) => return,
-                Ok(Received::End) => {
-                    self.close();
-                    client.disconnected(now, None);
-                    self.next(client);
-                    return;
-                }
-                Err(error) => {
-                    self.close();
-                    client.disconnected(now, Some(&reason(&error)));
-                    self.next(client);
-                    return;
-                }
+                Ok(Received::End) => return self.lost(client, now, None),
+                Err(error) => return self.lost(client, now, Some(&reason(&error))),
             }
         }
     }
@@ -148,10 +149,7 @@ impl DbSocket {
             match stream.write(client.output()) {
                 Ok(0) => return,
                 Ok(n) => client.consume_output(n),
-                Err(error) => {
-                    self.close();
-                    client.disconnected(now, Some(&reason(&error)));
-                }
+                Err(error) => self.lost(client, now, Some(&reason(&error))),
             }
         }
     }

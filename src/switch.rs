@@ -61,11 +61,13 @@ impl Switch {
         };
         let tls = tls::Files::from(&options.tls);
         tls::configure(tls.clone());
+        let mut manager = Manager::new(deps);
+        let socket = DbSocket::new(&options.database, manager.client());
         Ok(Switch {
-            manager: Manager::new(deps),
+            manager,
             linux,
             dummies,
-            socket: DbSocket::new(&options.database),
+            socket,
             openflow: OpenFlowSockets::new(),
             controllers: Controllers::default(),
             followed: 0,

@@ -1,6 +1,6 @@
 //! What the database says is done, and what is done stands in the database; it may go away meanwhile.
 
-use crate::harness::{run, run_ok, wait_until, Harness, Setup, Which};
+use crate::harness::{run, run_ok, wait_until, Harness, Process, Setup, Which};
 use crate::lab::{ip, ports, udp, Lab};
 use std::process::Command;
 
@@ -195,4 +195,93 @@ fn daemon_restarts() {
     assert_eq!(get(&h, "Bridge", "br0", "datapath_id"), id);
     let p1 = get(&h, "Interface", "p1", "ofport");
     assert!(!["3", "4", "50", "-1", "[]"].contains(&p1.as_str()), "{p1}");
+}
+
+/// Without a database flows expire, controllers are connected, packets move and commands are answered.
+#[test]
+fn all_goes_on_without_database() {
+    let mut lab = Lab::new(2);
+    let target = format!("unix:{}", lab.h.path("tc.sock").display());
+    lab.h.vsctl(&["set-controller", "br0", &target, "--", "set", "Controller", "br0", "max_backoff=1000"]);
+    lab.h.stop_database();
+    wait_until("the loss is logged", || lab.h.log().contains("db.sock: connection "));
+    lab.h.ofctl(&["add-flow", "br0", "priority=9,in_port=1,actions=2"]);
+    lab.h.ofctl(&["add-flow", "br0", "priority=8,hard_timeout=1,cookie=0x77,actions=drop"]);
+    lab.settle();
+    lab.passes(1, &udp(1, 2, 1, 1), &[2]);
+    let mut command = lab.h.command("ovs-testcontroller");
+    command.args([&format!("p{target}"), "--unixctl=tc.ctl", "-vconsole:info"]);
+    let _controller = Process::start(&mut command, &lab.h.path("controller.out"));
+    wait_until("the controller is connected", || {
+        lab.h.log().contains(&format!("rconn|INFO|br0<->{target}: connected"))
+    });
+    wait_until("the flow has expired", || !lab.h.ofctl(&["dump-flows", "br0"]).contains("0x77"));
+    lab.passes(1, &udp(1, 2, 1, 1), &[2]);
+    assert!(lab.h.appctl(&["version"]).contains("(Open vSwitch)"));
+    assert!(lab.h.appctl(&["dpif/show"]).contains("p2 2/"));
+    lab.h.start_database();
+    lab.h.vsctl(&["del-controller", "br0"]);
+}
+
+/// Of two daemons on one database the second waits until the first is gone, and then takes its place.
+#[test]
+fn second_daemon_waits_for_the_first() {
+    let mut lab = Lab::new(2);
+    let dir = lab.h.path("second");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let mut command = lab.h.command(Which::Ours.program());
+    command.env("OVS_RUNDIR", &dir).args(["--unixctl=second.ctl", "-vconsole:off"]);
+    command.arg(format!("--log-file={}", dir.join("log").display()));
+    let mut second = Process::start(
+        command.arg(format!("unix:{}", lab.h.path("db.sock").display())),
+        &lab.h.path("second.out"),
+    );
+    let line = format!(
+        "bridge|ERR|another ovs-vswitchd process is running, disabling this process (pid {}) until it goes away",
+        second.pid()
+    );
+    let log = || std::fs::read_to_string(dir.join("log")).unwrap_or_default();
+    wait_until("the second daemon steps back", || log().contains(&line));
+    let list = |h: &Harness| {
+        let mut command = h.command("ovs-appctl");
+        run_ok(command.arg("-t").arg(dir.join("second.ctl")).arg("ofproto/list"))
+    };
+    // What is configured reaches the first only.
+    lab.h.vsctl(&["add-br", "br1", "--", "set", "Bridge", "br1", "datapath_type=netdev"]);
+    assert_eq!(list(&lab.h), "");
+    lab.passes(1, &udp(1, 2, 1, 1), &[2]);
+    assert_eq!(log().matches(&line).count(), 1);
+    lab.h.appctl(&["exit"]);
+    assert_eq!(lab.h.switch().wait(), 0);
+    wait_until("the second daemon takes over", || {
+        let said = list(&lab.h);
+        said.contains("br0") && said.contains("br1")
+    });
+    lab.h.vsctl(&["del-br", "br1"]);
+    assert_eq!(list(&lab.h).trim(), "br0");
+    second.signal("TERM");
+    second.wait();
+}
+
+/// Clients that do not wait bring changes, and nobody waits for them.
+#[test]
+fn clients_that_do_not_wait() {
+    let h = Harness::ours();
+    let config = |h: &Harness| ["next_cfg", "cur_cfg"].map(|column| get(h, "Open_vSwitch", ".", column));
+    h.vsctl(&["add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev"]);
+    let before = config(&h);
+    for i in 0..10 {
+        h.vsctl(&[
+            "--no-wait",
+            "set",
+            "Bridge",
+            "br0",
+            &format!("other_config:datapath-id={:016x}", 0x100 + i),
+        ]);
+    }
+    wait_until("the last change is in effect", || get(&h, "Bridge", "br0", "datapath_id").contains("109"));
+    assert_eq!(config(&h), before);
+    h.vsctl(&["set", "Bridge", "br0", "other_config:datapath-id=0000000000000200"]);
+    let after = config(&h);
+    assert!(after[0] == after[1] && after[0] != before[0], "{after:?}");
 }

@@ -226,6 +226,7 @@ pub struct Setup {
     database: Vec<Vec<String>>,
     server: Vec<String>,
     remote: String,
+    members: usize,
 }
 
 impl Setup {
@@ -240,7 +241,15 @@ impl Setup {
             database: Vec::new(),
             server: Vec::new(),
             remote: "unix:db.sock".into(),
+            members: 0,
         }
+    }
+
+    /// With a database of several servers, which listen on `cN.sock`.
+    pub fn cluster(mut self, members: usize) -> Self {
+        self.members = members;
+        self.remote = member_sockets(members, |name| name);
+        self
     }
 
     /// With more arguments.
@@ -291,10 +300,17 @@ impl Setup {
     }
 }
 
+/// The way to the members of a cluster.
+fn member_sockets(members: usize, path: impl Fn(String) -> String) -> String {
+    let all: Vec<String> = (1..=members).map(|n| format!("unix:{}", path(format!("c{n}.sock")))).collect();
+    all.join(",")
+}
+
 /// A database server and a switch.
 pub struct Harness {
     switch: Option<Process>,
     database: Option<Process>,
+    members: Vec<Option<Process>>,
     namespace: Namespace,
     dir: PathBuf,
     which: Which,
@@ -320,6 +336,7 @@ impl Harness {
         let mut harness = Harness {
             switch: None,
             database: None,
+            members: (0..setup.members).map(|_| None).collect(),
             namespace,
             dir,
             which: setup.which,
@@ -327,8 +344,12 @@ impl Harness {
             server: setup.server,
             remote: setup.remote,
         };
-        run_ok(Command::new("ovsdb-tool").arg("create").arg(harness.path("conf.db")).arg(SCHEMA));
-        harness.start_database();
+        if harness.members.is_empty() {
+            run_ok(Command::new("ovsdb-tool").arg("create").arg(harness.path("conf.db")).arg(SCHEMA));
+            harness.start_database();
+        } else {
+            harness.make_cluster();
+        }
         harness.vsctl(&["--no-wait", "init"]);
         for command in setup.database {
             let mut words = vec!["--no-wait"];
@@ -373,6 +394,56 @@ impl Harness {
         wait_until("the database server listens", || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
+    }
+
+    fn make_cluster(&mut self) {
+        for n in 1..=self.members.len() {
+            let mut command = self.command("ovsdb-tool");
+            match n {
+                1 => command.args(["create-cluster", "c1.db", SCHEMA, "unix:c1.raft"]),
+                n => command
+                    .args(["join-cluster", &format!("c{n}.db"), "Open_vSwitch"])
+                    .args([format!("unix:c{n}.raft"), "unix:c1.raft".into()]),
+            };
+            run_ok(&mut command);
+            self.start_member(n);
+        }
+    }
+
+    /// Starts a member of the cluster, from 1 on, and waits until it belongs to it.
+    pub fn start_member(&mut self, n: usize) {
+        let mut command = self.command("ovsdb-server");
+        command.args([
+            format!("c{n}.db"),
+            format!("--remote=punix:c{n}.sock"),
+            format!("--unixctl=c{n}.ctl"),
+        ]);
+        self.members[n - 1] = Some(Process::start(&mut command, &self.path(&format!("c{n}.out"))));
+        wait_until("the member listens", || self.path(&format!("c{n}.sock")).exists());
+        let mut wait = self.command("ovsdb-client");
+        let socket = format!("unix:{}", self.path(&format!("c{n}.sock")).display());
+        run_ok(wait.args(["--timeout=30", "wait", &socket, "Open_vSwitch", "connected"]));
+    }
+
+    /// Ends a member of the cluster as a crash does.
+    pub fn kill_member(&mut self, n: usize) {
+        let member = self.members[n - 1].take().expect("the member was started");
+        member.signal("KILL");
+    }
+
+    /// The member that leads the cluster.
+    pub fn leader(&self) -> usize {
+        let leads = |n: usize| {
+            let mut status = self.command("ovs-appctl");
+            status.arg("-t").arg(self.path(&format!("c{n}.ctl"))).args(["cluster/status", "Open_vSwitch"]);
+            self.members[n - 1].is_some() && run(&mut status).out.contains("Role: leader")
+        };
+        let mut leader = None;
+        wait_until("the cluster has a leader", || {
+            leader = (1..=self.members.len()).find(|n| leads(*n));
+            leader.is_some()
+        });
+        leader.expect("just seen")
     }
 
     /// Ends the database server.
@@ -437,8 +508,13 @@ impl Harness {
 
     /// `ovs-vsctl`, whatever comes of it.
     pub fn try_vsctl(&self, args: &[&str]) -> Output {
-        let db = format!("--db=unix:{}", self.path("db.sock").display());
-        run(self.command("ovs-vsctl").arg(db).arg("--timeout=20").args(args))
+        let path = |name: String| self.path(&name).display().to_string();
+        let db = match self.members.len() {
+            0 => vec![format!("--db=unix:{}", path("db.sock".into()))],
+            // It tries another member only when told to.
+            members => vec![format!("--db={}", member_sockets(members, path)), "--retry".into()],
+        };
+        run(self.command("ovs-vsctl").args(db).arg("--timeout=20").args(args))
     }
 
     /// `ovs-vsctl` that must succeed; its output.
@@ -534,6 +610,7 @@ impl Drop for Harness {
             run(Command::new("kill").args(["-s", "TERM", pid.trim()]));
         }
         self.database = None;
+        self.members.clear();
         if std::thread::panicking() {
             for name in ["ovsdb-server.out", "switch.out", "switch.log"] {
                 eprintln!("--- end of {name}:\n{}", tail(&self.path(name)));

@@ -6,6 +6,7 @@
 mod attacks;
 mod backers;
 mod bad_input;
+mod cluster;
 mod control;
 mod counters;
 mod database;

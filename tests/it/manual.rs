@@ -42,7 +42,8 @@ fn every_command_and_counter() {
     assert_eq!(missing(counters.iter().map(String::as_str).filter(|c| !c.starts_with("handler_"))), NOTHING);
     // Every name in the section is one that the daemon knows or will know.
     let page = page();
-    let section = page.split(".SH \"EVENT COUNTERS\"").nth(1).and_then(|s| s.split(".SH").next()).unwrap_or_default();
+    let section =
+        page.split(".SH \"EVENT COUNTERS\"").nth(1).and_then(|s| s.split(".SH").next()).unwrap_or_default();
     for name in section.lines().filter_map(|l| l.strip_prefix(".BR ")?.split(' ').next()) {
         assert!(counters.contains(name) || name.starts_with("handler_"), "no counter is called {name}");
     }
@@ -88,8 +89,10 @@ fn code(file: &Path) -> String {
 #[test]
 fn every_option() {
     let text = code(&root().join("src/cli.rs"));
-    let table = text.split("const LONG").nth(1).and_then(|t| t.split("];").next()).expect("the table of options");
-    let long: BTreeSet<String> = table.split('"').skip(1).step_by(2).map(|name| format!("--{name}")).collect();
+    let table =
+        text.split("const LONG").nth(1).and_then(|t| t.split("];").next()).expect("the table of options");
+    let long: BTreeSet<String> =
+        table.split('"').skip(1).step_by(2).map(|name| format!("--{name}")).collect();
     assert!(long.len() > 20, "{long:?}");
     assert_eq!(missing(long.iter().map(String::as_str)), NOTHING);
     let help = run_ok(Command::new(Which::Ours.program()).arg("--help"));
@@ -118,7 +121,10 @@ fn every_setting() {
         let text = code(&file);
         let reads = text.contains("other_config.get(") || text.contains("(\"other_config\", \"");
         if !READERS.contains(&name.as_str()) {
-            assert!(!reads || name == "src/ovsdb/src/lib.rs", "{name} reads other_config: name it among the readers");
+            assert!(
+                !reads || name == "src/ovsdb/src/lib.rs",
+                "{name} reads other_config: name it among the readers"
+            );
             continue;
         }
         for line in text.lines().map(str::trim).filter(|l| !l.starts_with("//")) {
@@ -128,7 +134,10 @@ fn every_setting() {
             let literals = line.split('"').skip(1).step_by(2).map(str::to_string);
             keys.extend(literals.filter(|l| {
                 let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-                l.contains('-') && !l.starts_with('-') && l.chars().all(lower) && !VALUES.contains(&l.as_str())
+                l.contains('-')
+                    && !l.starts_with('-')
+                    && l.chars().all(lower)
+                    && !VALUES.contains(&l.as_str())
             }));
         }
     }
@@ -139,11 +148,15 @@ fn every_setting() {
 #[test]
 fn it_is_in_order() {
     let page = page();
-    assert!(!page.lines().any(|l| l.starts_with(".so ")), "every fragment is put in, and none within another");
+    assert!(
+        !page.lines().any(|l| l.starts_with(".so ")),
+        "every fragment is put in, and none within another"
+    );
     let frame = std::fs::read_to_string(root().join("man/ovs-vswitchd.8.in")).unwrap();
     let named: BTreeSet<&str> = frame.lines().filter_map(|l| l.strip_prefix(".so ")).collect();
     let is_fragment = |p: &PathBuf| p.extension().is_some_and(|e| e == "man");
-    let beside = sources().into_iter().filter_map(|f| f.parent().map(Path::to_path_buf)).collect::<BTreeSet<_>>();
+    let beside =
+        sources().into_iter().filter_map(|f| f.parent().map(Path::to_path_buf)).collect::<BTreeSet<_>>();
     let service = root().join("service");
     for dir in beside.iter().chain([&service]) {
         for file in std::fs::read_dir(dir).unwrap().flatten().map(|e| e.path()).filter(is_fragment) {

@@ -49,10 +49,13 @@ pub(crate) struct StatusWriter {
     stats_at: i64,
     pending: Option<TxnId>,
     again: bool,
+    /// The last wait before another try; 0 when the last one went well.
+    retry_ms: i64,
 }
 
-/// Wait before a refused transaction is made anew.
+/// Wait before a transaction is made anew that the database could not take; it doubles as long as that lasts.
 const RETRY_MS: i64 = 100;
+const MAX_RETRY_MS: i64 = 6_400;
 
 impl StatusWriter {
     /// A configuration came into effect: tell at once.
@@ -83,10 +86,11 @@ impl StatusWriter {
             self.pending = None;
         }
         match outcome {
-            Outcome::Success(_) | Outcome::Unchanged => {}
+            Outcome::Success(_) | Outcome::Unchanged => self.retry_ms = 0,
             Outcome::TryAgain | Outcome::NotLocked => {
                 self.again = true;
-                self.due_at = now_ms + RETRY_MS;
+                self.retry_ms = (self.retry_ms * 2).clamp(RETRY_MS, MAX_RETRY_MS);
+                self.due_at = now_ms + self.retry_ms;
             }
             Outcome::Error(e) => {
                 infra::vlog!(LOG, Err, "the database refused our status: {e}");

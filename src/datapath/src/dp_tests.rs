@@ -191,7 +191,9 @@ fn drops_have_reasons() {
     assert_eq!(r.dp.dropped(Drop::Upcall), 1);
     assert_eq!(r.stat(|s| s.miss_failed), 1);
     // A drop action tells the reason; one that nobody knows is the rules'.
-    for (port, code, reason) in [(0, Drop::StackTooDeep as u32, Drop::StackTooDeep), (1, u32::MAX, Drop::Action)] {
+    for (port, code, reason) in
+        [(0, Drop::StackTooDeep as u32, Drop::StackTooDeep), (1, u32::MAX, Drop::Action)]
+    {
         r.table.set(port as u32 + 1, 0, &[DpAction::Drop(code)], by_type);
         let before = r.dp.dropped(reason);
         r.ports[port].push(0, &arp);

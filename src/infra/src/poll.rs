@@ -8,8 +8,9 @@ use crate::clock;
 use crate::coverage::Counter;
 use crate::seq::Seq;
 use crate::waker::Waker;
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 
 static NODES: Counter = Counter::new("poll_create_node");
@@ -41,7 +42,8 @@ pub struct Wake {
 
 /// Collects what a loop waits for.
 pub struct Poller {
-    fds: Vec<libc::pollfd>,
+    /// Borrowed until the end of [`Poller::block`], which forgets them.
+    fds: Vec<PollFd<'static>>,
     places: Vec<&'static Location<'static>>,
     deadline: i64,
     deadline_at: &'static Location<'static>,
@@ -69,7 +71,13 @@ impl Poller {
     /// Waits for `events` (POLLIN, POLLOUT) on `fd`.
     #[track_caller]
     pub fn fd(&mut self, fd: RawFd, events: i16) {
-        self.fds.push(libc::pollfd { fd, events, revents: 0 });
+        if fd < 0 {
+            return;
+        }
+        // SAFETY: the number is not -1. It is only ever handed to poll(2), and forgotten before `block` returns: if
+        // its owner closes it meanwhile, the kernel reports POLLNVAL and nothing else is touched.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        self.fds.push(PollFd::from_borrowed_fd(borrowed, PollFlags::from_bits_retain(events as _)));
         self.places.push(Location::caller());
     }
 
@@ -130,30 +138,31 @@ impl Poller {
     /// Sleeps until something registered is due, then forgets the registrations.
     pub fn block(&mut self) -> Wake {
         let own = Location::caller();
-        self.fds.push(libc::pollfd { fd: self.waker.fd(), events: libc::POLLIN, revents: 0 });
-        self.places.push(own);
+        self.fd_in(self.waker.fd());
         let timeout = self.timeout();
         NODES.add(self.fds.len() as u64);
         if timeout == 0 {
             ZERO.inc();
         }
+        let limit =
+            Timespec { tv_sec: i64::from(timeout / 1000), tv_nsec: i64::from(timeout % 1000) * 1_000_000 };
         let start = clock::real_ns();
-        // SAFETY: `fds` is a live vector of pollfd of the length given.
-        let n = unsafe { libc::poll(self.fds.as_mut_ptr(), self.fds.len() as libc::nfds_t, timeout) };
+        let ready = poll(&mut self.fds, (timeout >= 0).then_some(&limit));
         let waited_ms = (clock::real_ns().saturating_sub(start) / 1_000_000) as i64;
-        let (cause, at) = if n < 0 {
-            (Cause::Interrupted, own)
-        } else if n == 0 {
-            (Cause::Timeout(i64::from(timeout)), self.deadline_at)
-        } else {
-            let hit = self.fds.iter().position(|p| p.revents != 0).unwrap_or(0);
-            if hit == self.fds.len() - 1 {
-                (Cause::Woken, own)
-            } else {
-                (Cause::Fd(self.fds[hit].fd, self.fds[hit].revents), self.places[hit])
+        let (cause, at) = match ready {
+            Err(_) => (Cause::Interrupted, own),
+            Ok(0) => (Cause::Timeout(i64::from(timeout)), self.deadline_at),
+            Ok(_) => {
+                let hit = self.fds.iter().position(|p| !p.revents().is_empty()).unwrap_or(0);
+                if hit == self.fds.len() - 1 {
+                    (Cause::Woken, own)
+                } else {
+                    let events = self.fds[hit].revents().bits() as i16;
+                    (Cause::Fd(self.fds[hit].as_fd().as_raw_fd(), events), self.places[hit])
+                }
             }
         };
-        if self.fds.last().is_some_and(|p| p.revents != 0) {
+        if ready.is_ok() && self.fds.last().is_some_and(|p| !p.revents().is_empty()) {
             self.waker.drain();
         }
         self.fds.clear();

@@ -532,9 +532,7 @@ impl Conn {
         if p.reason == PacketInReason::ImplicitMiss && version >= Version::V13 {
             return;
         }
-        if p.controller_id != self.controller_id
-            || !self.wants(self.async_config.packet_in, reason)
-        {
+        if p.controller_id != self.controller_id || !self.wants(self.async_config.packet_in, reason) {
             return;
         }
         if !self.may_send_async() {

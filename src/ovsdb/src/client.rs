@@ -15,9 +15,13 @@ use crate::jsonrpc::{excerpt, Limits, Message};
 use crate::logline::{LogLine, OVSDB_CS, OVSDB_IDL};
 use crate::replica::{Change, Missing, Replica, RowId, TableSpec};
 use crate::schema::{Schema, SchemaError};
+use crate::server::{self, Seen, Unfit, SERVER};
 use crate::session::{default_probe_interval_ms, Session, Wanted};
 use crate::txn::{self, Expected, Outcome, SubmitError, Transaction, TxnError, TxnId};
 use crate::update::{self, Notation, UpdateError};
+
+/// The transaction after which nothing is known: the whole contents are wanted.
+const NO_TRANSACTION: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Transactions without an answer beyond which no more are sent.
 const MAX_IN_FLIGHT: usize = 1024;
@@ -35,6 +39,8 @@ pub struct ClientConfig {
     pub tables: Vec<TableSpec>,
     /// Silence before a probe; 0 for never. See [`default_probe_interval_ms`].
     pub probe_interval_ms: i64,
+    /// Of a clustered database, only the leader will do.
+    pub leader_only: bool,
 }
 
 impl ClientConfig {
@@ -46,6 +52,7 @@ impl ClientConfig {
             lock: None,
             tables,
             probe_interval_ms: default_probe_interval_ms(remote),
+            leader_only: true,
         }
     }
 
@@ -71,15 +78,67 @@ enum ProtocolError {
     Malformed { what: &'static str, json: String },
     #[error("database {0} is being removed or converted")]
     Canceled(String),
+    #[error("server does not have {0} database")]
+    NoDatabase(String),
+    /// Nothing is wrong, but another server is better.
+    #[error("{0}")]
+    Unfit(#[from] Unfit),
 }
 
 /// How far the replica is on this connection.
 #[derive(Debug)]
 enum Phase {
     Down,
+    /// The server is asked what it is.
+    Server,
+    /// It cannot tell, and is asked for the schema.
     Schema,
     Monitor(Box<Replica>),
-    Synced(Notation),
+    Synced(Method),
+}
+
+/// How to follow a database, best first: what a server does not know, the next may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    /// Only what came after a transaction, if the server remembers it.
+    CondSince,
+    /// Differences of rows.
+    Cond,
+    /// Whole rows.
+    Plain,
+}
+
+impl Method {
+    fn request(self) -> &'static str {
+        match self {
+            Method::CondSince => "monitor_cond_since",
+            Method::Cond => "monitor_cond",
+            Method::Plain => "monitor",
+        }
+    }
+
+    fn notification(self) -> &'static str {
+        match self {
+            Method::CondSince => "update3",
+            Method::Cond => "update2",
+            Method::Plain => "update",
+        }
+    }
+
+    fn notation(self) -> Notation {
+        match self {
+            Method::CondSince | Method::Cond => Notation::Update2,
+            Method::Plain => Notation::Update,
+        }
+    }
+
+    fn fallback(self) -> Option<Method> {
+        match self {
+            Method::CondSince => Some(Method::Cond),
+            Method::Cond => Some(Method::Plain),
+            Method::Plain => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +150,10 @@ enum Lock {
 
 #[derive(Debug)]
 enum Pending {
+    ServerSchema,
+    ServerMonitor,
     Schema,
-    Monitor(Notation),
+    Monitor(Method),
     Lock,
     Transaction(Expected),
 }
@@ -110,6 +171,11 @@ pub struct Client {
     config: ClientConfig,
     session: Session,
     replica: Replica,
+    /// The transaction up to which the replica has everything, if the server names them.
+    last_txn: Option<String>,
+    /// What the server says of itself, on this connection.
+    server: Option<Replica>,
+    seen: Seen,
     phase: Phase,
     lock: Lock,
     next_id: u64,
@@ -124,6 +190,9 @@ impl Client {
         Client {
             session: Session::new(&config.remote, config.probe_interval_ms, Limits::DATABASE),
             replica: Replica::new(&config.tables),
+            last_txn: None,
+            server: None,
+            seen: Seen::default(),
             phase: Phase::Down,
             lock: Lock::Unknown,
             next_id: 0,
@@ -137,6 +206,11 @@ impl Client {
     /// The next attempt goes to the server at `remote`.
     pub fn set_remote(&mut self, remote: &str) {
         self.session.set_name(remote);
+    }
+
+    /// There are so many servers to try: a round of them is made without waiting between two.
+    pub fn set_remotes(&mut self, count: usize) {
+        self.session.set_peers(count);
     }
 
     /// What is due on the socket. Call it until it wants nothing.
@@ -157,8 +231,8 @@ impl Client {
     pub fn connected(&mut self, now: i64) {
         self.lost();
         self.session.connected(now);
-        self.phase = Phase::Schema;
-        self.request("get_schema", vec![json!(self.config.database)], Pending::Schema);
+        self.phase = Phase::Server;
+        self.request("get_schema", vec![json!(SERVER)], Pending::ServerSchema);
     }
 
     /// The socket could not be connected.
@@ -176,8 +250,10 @@ impl Client {
     pub fn receive(&mut self, now: i64, bytes: &[u8]) {
         self.session.receive(now, bytes);
         while let Some(message) = self.session.next_message() {
-            if let Err(error) = self.handle(message) {
-                self.session.fail(&OVSDB_CS, &error.to_string());
+            match self.handle(message) {
+                Ok(()) => {}
+                Err(ProtocolError::Unfit(why)) => self.session.leave(&OVSDB_CS, &why.to_string()),
+                Err(error) => self.session.fail(&OVSDB_CS, &error.to_string()),
             }
         }
     }
@@ -286,6 +362,7 @@ impl Client {
     /// The connection is gone: whatever it was to bring will not come.
     fn lost(&mut self) {
         self.phase = Phase::Down;
+        self.server = None;
         if self.lock == Lock::Held {
             self.replica.bump();
         }
@@ -339,8 +416,10 @@ impl Client {
 
     fn reply(&mut self, id: u64, pending: Pending, result: Value) -> Result<(), ProtocolError> {
         match pending {
+            Pending::ServerSchema => self.server_schema_arrived(&result),
+            Pending::ServerMonitor => self.server_changed(&result),
             Pending::Schema => self.schema_arrived(&result),
-            Pending::Monitor(notation) => self.contents_arrived(&result, notation),
+            Pending::Monitor(method) => self.contents_arrived(&result, method),
             Pending::Lock => {
                 let locked = result.get("locked").and_then(Value::as_bool);
                 let locked = locked.ok_or_else(|| ProtocolError::Malformed {
@@ -365,13 +444,22 @@ impl Client {
         match pending {
             Pending::Schema => Err(ProtocolError::Refused { method: "get_schema", error }),
             Pending::Lock => Err(ProtocolError::Refused { method: "lock", error }),
-            Pending::Monitor(Notation::Update2) if error.error == "unknown method" => {
-                self.monitor(Notation::Update);
+            // A server from before there was such a database, or one that hides it.
+            Pending::ServerSchema | Pending::ServerMonitor => {
+                self.server = None;
+                self.phase = Phase::Schema;
+                self.request("get_schema", vec![json!(self.config.database)], Pending::Schema);
                 Ok(())
             }
-            Pending::Monitor(_) => Err(ProtocolError::Refused { method: "monitor", error }),
+            Pending::Monitor(method) => match method.fallback() {
+                Some(next) if error.error == "unknown method" => {
+                    self.monitor(next);
+                    Ok(())
+                }
+                _ => Err(ProtocolError::Refused { method: method.request(), error }),
+            },
             Pending::Transaction(_) => {
-                self.finished(TxnId(id), Outcome::Error(error));
+                self.finished(TxnId(id), txn::judge(error));
                 Ok(())
             }
         }
@@ -384,13 +472,38 @@ impl Client {
             Outcome::Success(_) => coverage::SUCCESS.inc(),
             Outcome::TryAgain => coverage::TRY_AGAIN.inc(),
             Outcome::NotLocked => coverage::NOT_LOCKED.inc(),
-            Outcome::Error(_) => coverage::ERROR.inc(),
-        }
-        if let Outcome::Error(TxnError { error, details }) = &outcome {
-            let text = format!("transaction error: {}", json!({"details": details, "error": error}));
-            self.session.log(Level::Warn, &OVSDB_IDL, text);
+            Outcome::Error(TxnError { error, details, .. }) => {
+                coverage::ERROR.inc();
+                let text = format!("transaction error: {}", json!({"details": details, "error": error}));
+                self.session.log(Level::Warn, &OVSDB_IDL, text);
+            }
         }
         self.outcomes.push((id, outcome));
+    }
+
+    fn server_schema_arrived(&mut self, result: &Value) -> Result<(), ProtocolError> {
+        let (replica, _) = Replica::with_schema(&server::tables(), &Schema::from_json(result)?)?;
+        let params = vec![json!(SERVER), json!(["monid", SERVER]), replica.monitor_requests()];
+        self.server = Some(replica);
+        self.request(Method::Cond.request(), params, Pending::ServerMonitor);
+        Ok(())
+    }
+
+    /// The server tells what it is: stay with it, or leave it to another.
+    fn server_changed(&mut self, updates: &Value) -> Result<(), ProtocolError> {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        let updates = update::parse(updates, Notation::Update2, server)?;
+        server.apply(updates);
+        server.take_changes();
+        let database = &self.config.database;
+        let row = server::row(server, database).ok_or_else(|| ProtocolError::NoDatabase(database.clone()))?;
+        let text = server::judge(&row, self.config.leader_only, &mut self.seen)?;
+        if !matches!(self.phase, Phase::Server) {
+            return Ok(());
+        }
+        let malformed = |_| SchemaError::Malformed(text.chars().take(100).collect());
+        let schema: Value = serde_json::from_str(text).map_err(malformed)?;
+        self.schema_arrived(&schema)
     }
 
     fn schema_arrived(&mut self, result: &Value) -> Result<(), ProtocolError> {
@@ -400,11 +513,13 @@ impl Client {
             let text = format!("{}: {missing}", self.session.name());
             self.session.log(Level::Warn, &OVSDB_IDL, text);
         }
+        // What is here can be brought up to date only if it has the same columns.
+        self.last_txn = self.last_txn.take().filter(|_| fresh.same_columns(&self.replica));
         self.phase = Phase::Monitor(Box::new(fresh));
         if let Some(lock) = self.config.lock.clone() {
             self.request("lock", vec![json!(lock)], Pending::Lock);
         }
-        self.monitor(Notation::Update2);
+        self.monitor(Method::CondSince);
         Ok(())
     }
 
@@ -412,41 +527,75 @@ impl Client {
         json!(["monid", self.config.database])
     }
 
-    fn monitor(&mut self, notation: Notation) {
+    fn monitor(&mut self, method: Method) {
         let Phase::Monitor(fresh) = &self.phase else {
             return;
         };
-        let params = vec![json!(self.config.database), self.monitor_id(), fresh.monitor_requests()];
-        let method = match notation {
-            Notation::Update => "monitor",
-            Notation::Update2 => "monitor_cond",
-        };
-        self.request(method, params, Pending::Monitor(notation));
+        let mut params = vec![json!(self.config.database), self.monitor_id(), fresh.monitor_requests()];
+        if method == Method::CondSince {
+            params.push(json!(self.last_txn.as_deref().unwrap_or(NO_TRANSACTION)));
+        }
+        self.request(method.request(), params, Pending::Monitor(method));
     }
 
-    fn contents_arrived(&mut self, result: &Value, notation: Notation) -> Result<(), ProtocolError> {
-        if let Phase::Monitor(fresh) = &mut self.phase {
-            let updates = update::parse(result, notation, fresh)?;
-            fresh.apply(updates);
+    fn contents_arrived(&mut self, result: &Value, method: Method) -> Result<(), ProtocolError> {
+        let malformed = || ProtocolError::Malformed {
+            what: "reply to monitor_cond_since request",
+            json: excerpt(result),
+        };
+        let (found, last, contents) = match method {
+            Method::CondSince => match result.as_array().map(Vec::as_slice) {
+                Some([Value::Bool(found), Value::String(last), contents]) => {
+                    (*found, Some(last.clone()), contents)
+                }
+                _ => return Err(malformed()),
+            },
+            _ => (false, None, result),
+        };
+        if found && self.last_txn.is_none() {
+            return Err(malformed());
         }
-        if let Phase::Monitor(fresh) = std::mem::replace(&mut self.phase, Phase::Synced(notation)) {
+        let Phase::Monitor(mut fresh) = std::mem::replace(&mut self.phase, Phase::Synced(method)) else {
+            return Ok(());
+        };
+        if found {
+            coverage::SYNC_CHANGES.inc();
+            self.update(contents, method)?;
+        } else {
+            coverage::SYNC_ALL.inc();
+            let updates = update::parse(contents, method.notation(), &fresh)?;
+            fresh.apply(updates);
             self.replica.replace(*fresh);
         }
+        self.last_txn = last;
+        Ok(())
+    }
+
+    /// Changes of rows. What does not fit means that the replica is not what the server takes it for: the next
+    /// connection begins anew.
+    fn update(&mut self, updates: &Value, method: Method) -> Result<(), ProtocolError> {
+        let parsed = update::parse(updates, method.notation(), &self.replica);
+        let parsed = parsed.inspect_err(|_| self.last_txn = None)?;
+        self.replica.apply(parsed);
         Ok(())
     }
 
     fn notified(&mut self, method: &str, params: Vec<Value>) -> Result<(), ProtocolError> {
         let malformed = |what| ProtocolError::Malformed { what, json: excerpt(&json!(params)) };
         match method {
-            "update" | "update2" => {
-                let [id, updates] = params.as_slice() else {
-                    return Err(malformed("update notification"));
+            "update" | "update2" | "update3" => {
+                let (id, last, updates) = match params.as_slice() {
+                    [id, Value::String(last), updates] if method == "update3" => (id, Some(last), updates),
+                    [id, updates] if method != "update3" => (id, None, updates),
+                    _ => return Err(malformed("update notification")),
                 };
-                let spoken = if method == "update" { Notation::Update } else { Notation::Update2 };
-                match &self.phase {
-                    Phase::Synced(notation) if *notation == spoken && *id == self.monitor_id() => {
-                        let updates = update::parse(updates, spoken, &self.replica)?;
-                        self.replica.apply(updates);
+                if method == "update2" && *id == json!(["monid", SERVER]) && self.server.is_some() {
+                    return self.server_changed(updates);
+                }
+                match self.phase {
+                    Phase::Synced(spoken) if spoken.notification() == method && *id == self.monitor_id() => {
+                        self.update(updates, spoken)?;
+                        self.last_txn = last.cloned();
                         Ok(())
                     }
                     _ => self.unexpected("update", id),

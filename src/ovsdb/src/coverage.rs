@@ -11,6 +11,10 @@ infra::counters! {
     NOT_LOCKED = "txn_not_locked",
     /// One is in the database.
     SUCCESS = "txn_success",
+    /// The whole content came.
+    SYNC_ALL = "ovsdb_sync_all",
+    /// Only what had changed came.
+    SYNC_CHANGES = "ovsdb_sync_changes",
     /// The database was not as expected, or the connection ended.
     TRY_AGAIN = "txn_try_again",
     /// There was nothing to change.

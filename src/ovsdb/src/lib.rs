@@ -52,6 +52,7 @@ mod logline;
 mod reconnect;
 mod replica;
 mod schema;
+mod server;
 mod session;
 mod txn;
 mod update;

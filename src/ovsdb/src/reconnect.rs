@@ -42,6 +42,9 @@ pub struct Reconnect {
     probe_interval: i64,
     min_backoff: i64,
     max_backoff: i64,
+    peers: usize,
+    /// Attempts that may still be made without waiting.
+    free: usize,
     last_activity: i64,
     lines: Lines,
 }
@@ -57,6 +60,8 @@ impl Reconnect {
             probe_interval: probe_interval_ms.max(0),
             min_backoff: MIN_BACKOFF_MS,
             max_backoff: MAX_BACKOFF_MS,
+            peers: 1,
+            free: 0,
             last_activity: 0,
             lines: Lines::default(),
         }
@@ -67,6 +72,13 @@ impl Reconnect {
         self.min_backoff = min_ms.max(1);
         self.max_backoff = max_ms.max(self.min_backoff);
         self.backoff = self.backoff.min(self.max_backoff);
+    }
+
+    /// So many peers are tried in turn: each of them once before there is a wait, at the start and after a
+    /// connection that lasted.
+    pub fn set_peers(&mut self, count: usize) {
+        self.peers = count;
+        self.free = count.saturating_sub(1);
     }
 
     /// Another time of silence before a probe; 0 never probes.
@@ -206,7 +218,16 @@ impl Reconnect {
 
     fn back_off(&mut self, now: i64, connected_since: i64) {
         let healthy = self.last_activity - connected_since >= self.backoff.max(self.min_backoff);
-        if healthy || self.backoff < self.min_backoff {
+        if healthy {
+            self.free = self.peers.saturating_sub(1);
+            self.backoff = 0;
+        }
+        if self.free > 0 {
+            self.free -= 1;
+            self.state = State::Backoff { until: now };
+            return;
+        }
+        if self.backoff < self.min_backoff {
             self.backoff = self.min_backoff;
         } else if self.backoff >= self.max_backoff / 2 {
             let first = self.backoff < self.max_backoff;
@@ -285,6 +306,34 @@ mod tests {
         fsm.disconnected(now + 20_000, None);
         assert_eq!(fsm.deadline(), Some(now + 21_000));
         assert_eq!(texts(&mut fsm), ["unix:x: connected", "unix:x: connection closed by peer"]);
+    }
+
+    #[test]
+    fn each_of_several_peers_has_a_turn_before_a_wait() {
+        let mut fsm = Reconnect::new("tcp:a", 5000);
+        fsm.set_peers(3);
+        let waits = |fsm: &mut Reconnect, from: i64| {
+            let mut now = from;
+            let mut waits = Vec::new();
+            for _ in 0..5 {
+                assert_eq!(fsm.run(now), Action::Connect);
+                fsm.connect_failed(now, "Connection refused");
+                waits.push(fsm.deadline().unwrap() - now);
+                now = fsm.deadline().unwrap();
+            }
+            (waits, now)
+        };
+        let (first, now) = waits(&mut fsm, 0);
+        assert_eq!(first, [0, 0, 1000, 2000, 4000]);
+        assert_eq!(fsm.run(now), Action::Connect);
+        fsm.connected(now);
+        fsm.activity(now + 5000);
+        fsm.disconnected(now + 5000, None);
+        assert_eq!(fsm.deadline(), Some(now + 5000));
+        let (then, _) = waits(&mut fsm, now + 5000);
+        assert_eq!(then, [0, 1000, 2000, 4000, 8000]);
+        let said = texts(&mut fsm);
+        assert!(said.contains(&"tcp:a: waiting 2 seconds before reconnect".to_string()), "{said:?}");
     }
 
     #[test]

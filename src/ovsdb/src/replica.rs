@@ -524,6 +524,14 @@ impl Replica {
         Value::Object(tables.map(|t| (t.name.to_string(), t.monitor_request())).collect::<Map<_, _>>())
     }
 
+    /// True when the schemas of both have the same of the columns that the client asks for.
+    pub(crate) fn same_columns(&self, other: &Replica) -> bool {
+        let same = |(a, b): (&Table, &Table)| {
+            a.exists == b.exists && a.columns.iter().zip(&b.columns).all(|(a, b)| a.ty == b.ty)
+        };
+        self.tables.iter().zip(&other.tables).all(same)
+    }
+
     /// Applies the updates of one message.
     pub(crate) fn apply(&mut self, updates: Updates) {
         let next = self.seqno + 1;

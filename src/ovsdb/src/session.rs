@@ -55,6 +55,11 @@ impl Session {
         }
     }
 
+    /// So many peers are tried in turn, without waiting until each had its turn.
+    pub fn set_peers(&mut self, count: usize) {
+        self.reconnect.set_peers(count);
+    }
+
     /// The next attempt goes to the peer of this name.
     pub fn set_name(&mut self, name: &str) {
         self.reconnect.set_name(name);
@@ -155,6 +160,14 @@ impl Session {
     pub fn fail(&mut self, module: &'static Module, reason: &str) {
         let text = format!("{}: {reason}, disconnecting", self.reconnect.name());
         self.log(Level::Warn, module, text);
+        self.reconnect.fail();
+        self.reset();
+    }
+
+    /// Ends the connection although the peer did nothing wrong; the next [`Session::run`] says so.
+    pub fn leave(&mut self, module: &'static Module, reason: &str) {
+        let text = format!("{}: {reason}", self.reconnect.name());
+        self.log(Level::Info, module, text);
         self.reconnect.fail();
         self.reset();
     }

@@ -113,12 +113,22 @@ pub enum SubmitError {
 
 /// An error from the server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{error}{}{details}", if details.is_empty() { "" } else { ": " })]
+#[error("{error}{}{details}{}", if details.is_empty() { "" } else { ": " }, at(operation))]
 pub struct TxnError {
     /// The server's error string, like "constraint violation".
     pub error: String,
     /// Its explanation, may be empty.
     pub details: String,
+    /// Which operation was refused, like "update of row UUID in table Interface"; empty if the server does not tell.
+    pub operation: String,
+}
+
+/// The end of an error's text that names the operation.
+fn at(operation: &str) -> String {
+    match operation {
+        "" => String::new(),
+        operation => format!(" ({operation})"),
+    }
 }
 
 /// What came of a submitted transaction.
@@ -214,7 +224,8 @@ pub(crate) struct Compiled {
 /// What is needed to understand the answer.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
-    operations: usize,
+    /// Each operation, and the row that it is about, if it is about one.
+    operations: Vec<(&'static str, Option<RowId>)>,
     /// Operation index and name of each inserted row.
     inserts: Vec<(usize, RowId)>,
     /// Columns that are being written.
@@ -233,7 +244,7 @@ pub(crate) fn compile(
         Compiler { txn, replica, in_flight, operations: Vec::new(), expected: Expected::default() };
     compiler.waits()?;
     if let Some(lock) = lock {
-        compiler.operations.push(json!({"op": "assert", "lock": lock}));
+        compiler.push("assert", None, json!({"op": "assert", "lock": lock}));
     }
     let before = compiler.operations.len();
     for row in &txn.deletes {
@@ -248,10 +259,9 @@ pub(crate) fn compile(
         return Ok(None);
     }
     if !txn.comments.is_empty() {
-        compiler.operations.push(json!({"op": "comment", "comment": txn.comments.join("\n")}));
+        compiler.push("comment", None, json!({"op": "comment", "comment": txn.comments.join("\n")}));
     }
-    let Compiler { operations, mut expected, .. } = compiler;
-    expected.operations = operations.len();
+    let Compiler { operations, expected, .. } = compiler;
     Ok(Some(Compiled { operations, answer: expected }))
 }
 
@@ -264,6 +274,11 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
+    fn push(&mut self, name: &'static str, row: Option<&RowId>, operation: Value) {
+        self.operations.push(operation);
+        self.expected.operations.push((name, row.cloned()));
+    }
+
     fn table(&self, row: &RowId) -> Result<&'a Table, SubmitError> {
         self.replica.table(&row.table).ok_or_else(|| SubmitError::UnknownTable(row.table.to_string()))
     }
@@ -302,17 +317,19 @@ impl<'a> Compiler<'a> {
             value.check(&ty).map_err(|error| bad_value(row, column, error))?;
             let mut columns = Map::new();
             columns.insert(column.to_string(), self.json(&value.clone().shaped(&ty)));
-            self.operations.push(json!({
+            let operation = json!({
                 "op": "wait", "table": &*row.table, "timeout": 0, "where": self.select(row),
                 "columns": [&**column], "until": "==", "rows": [columns],
-            }));
+            });
+            self.push("wait", Some(row), operation);
         }
         Ok(())
     }
 
     fn delete(&mut self, row: &RowId) -> Result<(), SubmitError> {
         if self.table(row)?.row(row.uuid).is_some() {
-            self.operations.push(json!({"op": "delete", "table": &*row.table, "where": self.select(row)}));
+            let operation = json!({"op": "delete", "table": &*row.table, "where": self.select(row)});
+            self.push("delete", Some(row), operation);
         }
         Ok(())
     }
@@ -340,12 +357,12 @@ impl<'a> Compiler<'a> {
         if edit.insert {
             self.expected.inserts.push((self.operations.len(), row.clone()));
             let name = self.name(row.uuid);
-            self.operations
-                .push(json!({"op": "insert", "table": &*row.table, "row": columns, "uuid-name": name}));
+            let operation = json!({"op": "insert", "table": &*row.table, "row": columns, "uuid-name": name});
+            self.push("insert", Some(row), operation);
         } else if !columns.is_empty() {
             let select = self.select(row);
-            self.operations
-                .push(json!({"op": "update", "table": &*row.table, "where": select, "row": columns}));
+            let operation = json!({"op": "update", "table": &*row.table, "where": select, "row": columns});
+            self.push("update", Some(row), operation);
         }
         self.mutations(row, table, &edit.mutations)
     }
@@ -366,8 +383,8 @@ impl<'a> Compiler<'a> {
         }
         if !list.is_empty() {
             let select = self.select(row);
-            self.operations
-                .push(json!({"op": "mutate", "table": &*row.table, "where": select, "mutations": list}));
+            let operation = json!({"op": "mutate", "table": &*row.table, "where": select, "mutations": list});
+            self.push("mutate", Some(row), operation);
         }
         Ok(())
     }
@@ -410,30 +427,55 @@ fn bad_value(row: &RowId, column: &Arc<str>, error: DatumError) -> SubmitError {
 /// Turns the error member of an answer into an error.
 pub(crate) fn server_error(json: &Value) -> TxnError {
     let member = |name| json.get(name).and_then(Value::as_str).map(String::from);
+    let operation = String::new();
     match json.as_str().map(String::from).or_else(|| member("error")) {
-        Some(error) => TxnError { error, details: member("details").unwrap_or_default() },
-        None => TxnError { error: "unknown error".into(), details: excerpt(json) },
+        Some(error) => TxnError { error, details: member("details").unwrap_or_default(), operation },
+        None => TxnError { error: "unknown error".into(), details: excerpt(json), operation },
+    }
+}
+
+/// What an error of the server means for the transaction. Some errors are no fault of it: the server lost its
+/// place in the cluster, or the database is being replaced.
+pub(crate) fn judge(error: TxnError) -> Outcome {
+    match error.error.as_str() {
+        "timed out" | "try again" | "canceled" | "unknown database" | "not leader" | "cluster error" => {
+            Outcome::TryAgain
+        }
+        "not owner" => Outcome::NotLocked,
+        _ => Outcome::Error(error),
     }
 }
 
 impl Expected {
+    /// Names an operation for an error; one beyond the last is the check of the whole transaction.
+    fn describe(&self, index: usize) -> String {
+        match self.operations.get(index) {
+            Some((name, Some(row))) if row.uuid.0 & STAND_IN == STAND_IN => {
+                format!("{name} of a new row in table {}", row.table)
+            }
+            Some((name, Some(row))) => format!("{name} of row {} in table {}", row.uuid, row.table),
+            Some((name, None)) => (*name).into(),
+            None => String::new(),
+        }
+    }
+
     /// Understands the server's answer.
     pub(crate) fn outcome(&self, result: &Value) -> Outcome {
-        let malformed =
-            || Outcome::Error(TxnError { error: "malformed answer".into(), details: excerpt(result) });
+        let malformed = || {
+            Outcome::Error(TxnError {
+                error: "malformed answer".into(),
+                details: excerpt(result),
+                operation: String::new(),
+            })
+        };
         let Some(results) = result.as_array() else {
             return malformed();
         };
-        let failed = results.iter().find(|r| r.get("error").is_some_and(|error| !error.is_null()));
-        if let Some(failed) = failed {
-            let error = server_error(failed);
-            return match error.error.as_str() {
-                "timed out" => Outcome::TryAgain,
-                "not owner" => Outcome::NotLocked,
-                _ => Outcome::Error(error),
-            };
+        let failed = |r: &Value| r.get("error").is_some_and(|error| !error.is_null());
+        if let Some(index) = results.iter().position(failed) {
+            return judge(TxnError { operation: self.describe(index), ..server_error(&results[index]) });
         }
-        if results.len() < self.operations {
+        if results.len() < self.operations.len() {
             return malformed();
         }
         let uuid = |index: usize| -> Option<Uuid> {

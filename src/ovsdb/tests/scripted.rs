@@ -9,6 +9,9 @@ use serde_json::{json, Value};
 
 const ROOT: &str = "00000000-0000-4000-8000-000000000001";
 const BR: &str = "00000000-0000-4000-8000-000000000002";
+const SERVER_ROW: &str = "00000000-0000-4000-8000-000000000003";
+const TXN1: &str = "00000000-0000-4000-8000-00000000000a";
+const TXN2: &str = "00000000-0000-4000-8000-00000000000b";
 
 struct Script {
     client: Client,
@@ -38,6 +41,24 @@ fn contents() -> Value {
     json!({"Root": {ROOT: {"initial": {"next_cfg": 3, "bridges": ["uuid", BR]}}}, "Bridge": {BR: {"initial": {"name": "br0"}}}})
 }
 
+fn server_schema() -> Value {
+    json!({"name": "_Server", "version": "1.2.0", "tables": {"Database": {"columns": {
+        "name": {"type": "string"}, "model": {"type": "string"},
+        "connected": {"type": "boolean"}, "leader": {"type": "boolean"},
+        "schema": {"type": {"key": "string", "min": 0}},
+        "cid": {"type": {"key": "uuid", "min": 0}},
+        "index": {"type": {"key": "integer", "min": 0}},
+    }}}})
+}
+
+/// What the leader of a cluster says of itself, but for these columns.
+fn member(changes: Value) -> Value {
+    let mut row = json!({"name": "D", "model": "clustered", "connected": true, "leader": true,
+        "schema": schema().to_string(), "cid": ["uuid", ROOT], "index": 7});
+    row.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    row
+}
+
 impl Script {
     /// A client with an open connection.
     fn connected(tables: Vec<TableSpec>, lock: Option<&str>) -> Script {
@@ -49,13 +70,55 @@ impl Script {
         Script { client, framer: Framer::new(Limits::DATABASE), now: 1 }
     }
 
+    /// A client whose server, an old one, does not say what it is.
+    fn of_old_server(tables: Vec<TableSpec>, lock: Option<&str>) -> Script {
+        let mut script = Script::connected(tables, lock);
+        script.refuse("get_schema", json!({"error": "unknown database", "details": "_Server"}));
+        script
+    }
+
+    /// The server says what it is.
+    fn introduce(&mut self, row: Value) {
+        let params = self.answer("get_schema", server_schema());
+        assert_eq!(params, [json!("_Server")]);
+        let params = self.answer("monitor_cond", json!({"Database": {SERVER_ROW: {"initial": row}}}));
+        assert_eq!(params[..2], [json!("_Server"), json!(["monid", "_Server"])]);
+    }
+
+    /// A client of a member of a cluster that has the contents as of a transaction.
+    fn clustered() -> Script {
+        let mut script = Script::connected(tables(), None);
+        script.introduce(member(json!({})));
+        let params = script.answer("monitor_cond_since", json!([false, TXN1, contents()]));
+        assert_eq!(params[3], json!("00000000-0000-0000-0000-000000000000"));
+        assert!(script.client.is_synced());
+        script
+    }
+
+    /// The client's next connection, after the old one has ended.
+    fn reconnect(&mut self) {
+        let due = self.client.deadline().unwrap();
+        assert_eq!(self.client.run(due), Wanted::Connect);
+        self.client.connected(due);
+        self.now = due + 1;
+        self.framer = Framer::new(Limits::DATABASE);
+    }
+
+    /// The connection must have ended to go to another server, with this in the log.
+    fn assert_left(&mut self, text: &str) {
+        assert_eq!(self.client.run(self.now), Wanted::Disconnect);
+        let log = self.client.take_log();
+        assert!(log.iter().any(|l| l.text == format!("unix:x: {text}; trying another server")), "{log:?}");
+    }
+
     /// A client that has the contents.
     fn synced(lock: Option<&str>) -> Script {
-        let mut script = Script::connected(tables(), lock);
+        let mut script = Script::of_old_server(tables(), lock);
         script.answer("get_schema", schema());
         if lock.is_some() {
             script.answer("lock", json!({"locked": true}));
         }
+        script.refuse("monitor_cond_since", json!("unknown method"));
         script.answer("monitor_cond", contents());
         assert!(script.client.is_synced());
         script
@@ -120,7 +183,7 @@ impl Script {
 
 #[test]
 fn synchronises_and_follows() {
-    let mut s = Script::connected(tables(), None);
+    let mut s = Script::of_old_server(tables(), None);
     assert_eq!(s.client.seqno(), 0);
     s.answer("get_schema", schema());
     assert!(
@@ -130,6 +193,7 @@ fn synchronises_and_follows() {
             .any(|l| l.text
                 == "unix:x: Bridge table in D database lacks fancy column (database needs upgrade?)")
     );
+    s.refuse("monitor_cond_since", json!("unknown method"));
     let params = s.answer("monitor_cond", contents());
     assert_eq!(
         params,
@@ -159,8 +223,9 @@ fn synchronises_and_follows() {
 
 #[test]
 fn falls_back_to_monitor() {
-    let mut s = Script::connected(tables(), None);
+    let mut s = Script::of_old_server(tables(), None);
     s.answer("get_schema", schema());
+    s.refuse("monitor_cond_since", json!("unknown method"));
     s.refuse("monitor_cond", json!("unknown method"));
     s.answer("monitor", json!({"Bridge": {BR: {"new": {"name": "old"}}}}));
     assert!(s.client.is_synced());
@@ -230,6 +295,9 @@ fn outcomes_tell_what_happened() {
     let cases = [
         (json!([{"error": "timed out"}, null]), Outcome::TryAgain),
         (json!([{"error": "not owner"}, null]), Outcome::NotLocked),
+        (json!([{"error": "try again"}, null]), Outcome::TryAgain),
+        (json!([{"error": "not leader"}]), Outcome::TryAgain),
+        (json!([{}, {}, {}, {"error": "cluster error", "details": "not leader"}]), Outcome::TryAgain),
     ];
     for (answer, outcome) in cases {
         s.client.submit(&s.set_cur_cfg(5)).unwrap();
@@ -241,7 +309,11 @@ fn outcomes_tell_what_happened() {
         (json!([{}, {}, {}, {"error": "constraint violation", "details": "x"}]), "constraint violation: x"),
         (json!([{}]), "malformed answer: [{}]"),
         (json!({}), "malformed answer: {}"),
-        (json!([{"error": 3}]), "unknown error: {\"error\":3}"),
+        (json!([{"error": 3}]), "unknown error: {\"error\":3} (assert)"),
+        (
+            json!([{}, {"error": "constraint violation", "details": "y"}, null]),
+            "constraint violation: y (update of row 00000000-0000-4000-8000-000000000001 in table Root)",
+        ),
     ];
     for (answer, text) in errors {
         s.client.submit(&s.set_cur_cfg(5)).unwrap();
@@ -254,6 +326,9 @@ fn outcomes_tell_what_happened() {
     s.client.submit(&s.set_cur_cfg(5)).unwrap();
     s.refuse("transact", json!({"error": "syntax error", "details": "y"}));
     assert!(matches!(s.outcome(), Outcome::Error(_)));
+    s.client.submit(&s.set_cur_cfg(5)).unwrap();
+    s.refuse("transact", json!("canceled"));
+    assert_eq!(s.outcome(), Outcome::TryAgain);
     // The answer that a lost connection swallows.
     let id = s.client.submit(&s.set_cur_cfg(5)).unwrap();
     s.client.disconnected(2, None);
@@ -298,9 +373,10 @@ fn refuses_bad_transactions_before_sending() {
 
 #[test]
 fn lock_comes_and_goes() {
-    let mut s = Script::connected(tables(), Some("L"));
+    let mut s = Script::of_old_server(tables(), Some("L"));
     s.answer("get_schema", schema());
     s.answer("lock", json!({"locked": false}));
+    s.refuse("monitor_cond_since", json!("unknown method"));
     s.answer("monitor_cond", contents());
     assert!(s.client.is_lock_contended() && !s.client.has_lock());
     let seqno = s.client.seqno();
@@ -320,7 +396,7 @@ fn lock_comes_and_goes() {
 #[test]
 fn a_server_that_errs_is_dropped() {
     let bad_schema = |result: Value, text: &str| {
-        let mut s = Script::connected(tables(), Some("L"));
+        let mut s = Script::of_old_server(tables(), Some("L"));
         s.answer("get_schema", result);
         s.assert_dropped(text);
     };
@@ -332,20 +408,35 @@ fn a_server_that_errs_is_dropped() {
         "Root table in D database lacks bridges column (database needs upgrade?)",
     );
 
-    let mut s = Script::connected(tables(), None);
+    let mut s = Script::of_old_server(tables(), None);
     s.refuse("get_schema", json!({"error": "unknown database", "details": "get_schema request specifies"}));
     s.assert_dropped("get_schema request failed (unknown database: get_schema request");
 
-    let mut s = Script::connected(tables(), Some("L"));
+    let mut s = Script::of_old_server(tables(), Some("L"));
     s.answer("get_schema", schema());
     s.answer("lock", json!(3));
     s.assert_dropped("malformed reply to lock request: 3");
 
-    let mut s = Script::connected(tables(), None);
+    let mut s = Script::of_old_server(tables(), None);
     s.answer("get_schema", schema());
+    s.refuse("monitor_cond_since", json!("unknown method"));
     s.answer("monitor_cond", json!({"Bridge": {BR: {"initial": {"name": 7}}}}));
     s.assert_dropped("error parsing column name in row");
     assert_eq!(s.client.seqno(), 0);
+
+    for reply in [json!(7), json!([]), json!([false, TXN1]), json!([1, TXN1, {}]), json!([true, TXN1, {}])] {
+        let mut s = Script::connected(tables(), None);
+        s.introduce(member(json!({})));
+        s.answer("monitor_cond_since", reply);
+        s.assert_dropped("malformed reply to monitor_cond_since request: ");
+        assert_eq!(s.client.seqno(), 0);
+    }
+    let mut s = Script::connected(tables(), None);
+    s.introduce(json!({"name": "E", "model": "standalone"}));
+    s.assert_dropped("unix:x: server does not have D database, disconnecting");
+    let mut s = Script::connected(tables(), None);
+    s.introduce(member(json!({"schema": "{"})));
+    s.assert_dropped("database schema is not an object with");
 
     for (method, params, text) in [
         ("update2", json!([["monid", "D"], {"Nix": {}}]), "update to unknown table \"Nix\""),
@@ -369,13 +460,11 @@ fn comes_back_with_only_the_differences() {
     let mut s = Script::synced(None);
     s.client.take_changes();
     s.client.disconnected(10, None);
-    let due = s.client.deadline().unwrap();
-    assert_eq!(s.client.run(due), Wanted::Connect);
-    s.client.connected(due);
-    s.now = due;
-    s.framer = Framer::new(Limits::DATABASE);
+    s.reconnect();
+    s.refuse("get_schema", json!("unknown database"));
     s.answer("get_schema", schema());
     assert_eq!(s.client.replica().only_row("Bridge").unwrap().str("name"), "br0");
+    s.refuse("monitor_cond_since", json!("unknown method"));
     s.answer(
         "monitor_cond",
         json!({"Root": {ROOT: {"initial": {"next_cfg": 4}}}, "Bridge": {BR: {"initial": {"name": "br0"}}}}),
@@ -383,6 +472,82 @@ fn comes_back_with_only_the_differences() {
     let changes = s.client.take_changes();
     assert_eq!(changes.len(), 1);
     assert_eq!(&*changes[0].row.table, "Root");
+}
+
+#[test]
+fn only_changes_come_after_a_reconnect() {
+    let mut s = Script::clustered();
+    let bridge = |s: &Script| s.client.replica().only_row("Bridge").map(|r| r.str("name").to_string());
+    s.notify("update3", json!([["monid", "D"], TXN2, {"Bridge": {BR: {"modify": {"name": "br1"}}}}]));
+    assert_eq!(bridge(&s).as_deref(), Some("br1"));
+    s.client.take_changes();
+    s.client.disconnected(10, None);
+    s.reconnect();
+    s.introduce(member(json!({"index": 8})));
+    let changes = json!({"Root": {ROOT: {"modify": {"next_cfg": 4}}}});
+    let params = s.answer("monitor_cond_since", json!([true, TXN1, changes]));
+    assert_eq!(params[3], json!(TXN2));
+    assert_eq!(bridge(&s).as_deref(), Some("br1"));
+    let taken = s.client.take_changes();
+    assert_eq!((taken.len(), &*taken[0].row.table), (1, "Root"));
+    // A server that has forgotten sends everything.
+    s.client.disconnected(s.now, None);
+    s.reconnect();
+    s.introduce(member(json!({"index": 8})));
+    let params = s.answer("monitor_cond_since", json!([false, TXN2, {"Root": {ROOT: {"initial": {}}}}]));
+    assert_eq!(params[3], json!(TXN1));
+    assert_eq!(bridge(&s), None);
+    // What does not fit is no ground to build on: everything is asked for again.
+    s.notify("update3", json!([["monid", "D"], TXN1, {"Bridge": {BR: {"modify": {"name": "x"}}}}]));
+    s.assert_dropped("cannot modify missing row");
+    s.reconnect();
+    s.introduce(member(json!({"index": 8})));
+    let (params, _) = s.expect("monitor_cond_since");
+    assert_eq!(params[3], json!("00000000-0000-0000-0000-000000000000"));
+}
+
+#[test]
+fn another_schema_is_no_ground_for_changes() {
+    let mut s = Script::clustered();
+    s.client.disconnected(10, None);
+    s.reconnect();
+    let mut newer = schema();
+    newer["tables"]["Bridge"]["columns"]["fancy"] = json!({"type": "integer"});
+    s.introduce(member(json!({"schema": newer.to_string()})));
+    let (params, _) = s.expect("monitor_cond_since");
+    assert_eq!(params[3], json!("00000000-0000-0000-0000-000000000000"));
+}
+
+#[test]
+fn leaves_servers_that_others_are_better_than() {
+    let no_leader = "clustered database server is not cluster leader";
+    for (changes, text) in [
+        (json!({"leader": false}), no_leader),
+        (json!({"connected": false}), "clustered database server is disconnected from cluster"),
+        (json!({"schema": ["set", []]}), "clustered database server has not yet joined cluster"),
+        (json!({"model": "relay"}), "relay database server cannot be a leader"),
+    ] {
+        let mut s = Script::connected(tables(), None);
+        s.client.set_remotes(3);
+        s.introduce(member(changes));
+        s.assert_left(text);
+        // The next one is tried without waiting.
+        s.reconnect();
+        assert_eq!(s.now, 2);
+    }
+    // One that loses its place, or is behind what was seen elsewhere.
+    let mut s = Script::clustered();
+    let said = |s: &mut Script, row: Value| {
+        s.notify("update2", json!([["monid", "_Server"], {"Database": {SERVER_ROW: {"modify": row}}}]));
+    };
+    said(&mut s, json!({"index": 9}));
+    assert!(s.client.is_synced());
+    said(&mut s, json!({"leader": false}));
+    s.assert_left(no_leader);
+    assert_eq!(s.client.replica().only_row("Bridge").unwrap().str("name"), "br0");
+    s.reconnect();
+    s.introduce(member(json!({"index": 8})));
+    s.assert_left("clustered database server has stale data");
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
@@ -409,8 +574,16 @@ fn any_message() -> impl Strategy<Value = Message> {
                 .prop_map(|m| Value::Object(m.into_iter().map(|(k, v)| (k.to_string(), v)).collect())),
         ]
     });
-    let method =
-        prop::sample::select(vec!["update", "update2", "locked", "stolen", "echo", "x", "monitor_canceled"]);
+    let method = prop::sample::select(vec![
+        "update",
+        "update2",
+        "update3",
+        "locked",
+        "stolen",
+        "echo",
+        "x",
+        "monitor_canceled",
+    ]);
     (0..4, method, prop::collection::vec(value, 2), 0u64..6).prop_map(|(kind, method, mut params, id)| {
         match kind {
             0 => Message::request(method, params, id),
@@ -429,7 +602,7 @@ proptest! {
 
     #[test]
     fn no_server_makes_the_client_panic(messages in prop::collection::vec(any_message(), 1..12), sync: bool) {
-        let mut s = if sync { Script::synced(Some("L")) } else { Script::connected(tables(), Some("L")) };
+        let mut s = if sync { Script::synced(Some("L")) } else { Script::of_old_server(tables(), Some("L")) };
         for message in messages {
             if s.client.run(s.now) == Wanted::Disconnect || !s.client.is_connected() {
                 break;
