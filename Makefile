@@ -51,6 +51,7 @@ install: $(MANUAL)
 
 bench:
 	$(CARGO) bench --locked -p ofproto --bench sweep
+	$(CARGO) bench --locked -p ofproto --bench translate
 	$(CARGO) bench --locked -p datapath --bench path
 	$(CARGO) test --release --locked --test it perf:: -- --ignored --nocapture --test-threads=1
 

@@ -1,4 +1,4 @@
-//! Cycles per packet of the whole path, from receive to transmit, over ports in memory.
+//! Cycles and allocations per packet of the whole path, from receive to transmit, over ports in memory, and of its parts.
 //!
 //! Each figure is the best of many short runs, so that a busy machine disturbs it little. The first line is what the
 //! ports cost by themselves; it is part of every other line.
@@ -7,12 +7,17 @@ use datapath::{Clock, Datapath, DpConfig, DpOptions, Miss, MissResult, Upcall};
 use flow::action::Ipv4Set;
 use flow::{Be16, Be32, DpAction, DpPort, Mask, SetField};
 use infra::clock::tsc;
+use infra::counting::{allocations, CountingAllocator};
 use netdev::Netdev;
 use packet::Batch;
 use std::sync::Arc;
 
 mod cliff;
+mod parts;
 mod wire;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 type Rule = Box<dyn Fn(&Miss<'_>, &mut MissResult) + Send + Sync>;
 
@@ -83,11 +88,13 @@ fn run(name: &str, frames: Vec<Vec<u8>>, emc: u32, rule: Rule) {
         let _: usize = round();
         dp.drain_events(usize::MAX, &mut |_| ());
     }
+    let (before, asked) = (dp.total_stats().received, allocations());
     let cycles = best(300, round);
-    let s = dp.total_stats();
+    let (s, asked) = (dp.total_stats(), allocations() - asked);
+    let each = asked as f64 / (s.received - before) as f64;
     let share = |n: u64| share(n, s.received);
     println!(
-        "{name:<24} {cycles:7.1} {io:7.1} {:7.1}   simple {:5.1} % smc {:5.1} % emc {:5.1} % megaflow {:5.1} %  flows {}",
+        "{name:<24} {cycles:7.1} {io:7.1} {:7.1} {each:7.4}   simple {:5.1} % smc {:5.1} % emc {:5.1} % megaflow {:5.1} %  flows {}",
         cycles - io,
         share(s.simple_hits),
         share(s.smc_hits),
@@ -137,8 +144,12 @@ fn slow(m: &mut Mask) {
 
 fn main() {
     let only = std::env::args().nth(1).filter(|a| !a.starts_with('-'));
+    infra::vlog::set("off").expect("a level");
     let want = |name: &str| only.as_ref().is_none_or(|o| name.contains(o.as_str()));
-    println!("{:<24} {:>7} {:>7} {:>7}   cycles a packet", "", "all", "ports", "path");
+    if want("parts") {
+        parts::print();
+    }
+    println!("{:<24} {:>7} {:>7} {:>7} {:>7}", "cycles a packet", "all", "ports", "path", "allocs");
     let l3 = || output(|_, m| m.0.nw_dst = Be32::new(0xff00_0000));
     let per_flow = || {
         output(|_, m| {
@@ -194,6 +205,11 @@ fn main() {
         ("emc-100k", 100_000, 100, emc_rule()),
         ("no-emc-1k", 1_000, 0, emc_rule()),
     ];
+    for (name, actions) in parts::actions() {
+        if want(name) {
+            run(name, wire::flows(1_000, 60), 100, parts::rule(actions));
+        }
+    }
     for (name, flows, emc, rule) in cases {
         if want(name) {
             run(name, wire::flows(flows, 60), emc, rule);
