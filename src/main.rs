@@ -44,6 +44,11 @@ pub fn dpdk_version() -> String {
     dpdk::version()
 }
 
+/// What a poll-mode thread allocates with a megaflow, main and the revalidators free: with the system's allocator
+/// both would wait for one lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let argv0 = words.next().unwrap_or_else(|| "ovs-vswitchd".into());
@@ -51,7 +56,7 @@ fn main() -> ExitCode {
         Path::new(&argv0).file_name().map_or_else(|| argv0.clone(), |n| n.to_string_lossy().into_owned());
     vlog::set_program_name(&name);
     process::faults_kill();
-    process::return_large_memory();
+    process::no_transparent_huge_pages();
     let words: Vec<String> = words.collect();
     match cli::parse(&argv0, &words) {
         Ok(cli::Parsed::Print(text)) => {

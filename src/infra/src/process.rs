@@ -216,17 +216,17 @@ pub fn umask(mask: u32) -> u32 {
     unsafe { libc::umask(mask) }
 }
 
-/// Gives large pieces of memory back to the system as soon as they are freed. Left alone, the C library keeps ever
-/// larger ones once one was freed, and a crowd of clients would leave its traces for good.
-pub fn return_large_memory() {
-    // SAFETY: sets a parameter of the allocator.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10) };
+/// Lets nothing of this process and its children be in transparent huge pages: the kernel clears one of 2 MiB at its
+/// first use, and a thread that has packets to forward would wait for that. Pages of hugetlbfs are not meant.
+pub fn no_transparent_huge_pages() {
+    // SAFETY: sets a flag of the process.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
-/// Gives free pages between those in use back to the system. Takes about a millisecond for each ten megabytes.
+/// Gives memory that is free back to the system at once, also pages that other threads have freed.
 pub fn trim_memory() {
-    // SAFETY: works on the allocator's own state, under its lock.
-    unsafe { libc::malloc_trim(0) };
+    // SAFETY: works on the allocator's own state of the calling thread.
+    unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
 /// Lets the process have at least this many descriptors, as far as the hard limit goes.
