@@ -49,11 +49,18 @@ install: $(MANUAL)
 	  install -D -m 644 service/logrotate $(DESTDIR)/etc/logrotate.d/openvswitch-switch
 	@echo "to use it: update-alternatives --install /usr/sbin/ovs-vswitchd ovs-vswitchd $(libdir)/ovs-vswitchd 200"
 
-bench:
+# Debian's Open vSwitch with DPDK, to measure beside, and how often.
+OVS ?= /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk
+ROUNDS ?= 5
+
+bench: build
 	$(CARGO) bench --locked -p ofproto --bench sweep
 	$(CARGO) bench --locked -p ofproto --bench translate
 	$(CARGO) bench --locked -p datapath --bench path
 	$(CARGO) test --release --locked --test it perf:: -- --ignored --nocapture --test-threads=1
+	@if test -x $(OVS); then set -x; python3 tests/bench/compare.py --switch ovs=$(OVS) \
+	  --switch ours=target/release/ovs-vswitchd --rounds $(ROUNDS) $$(command -v dpdk-testpmd >/dev/null && echo --limit); \
+	else echo "make bench: no comparison: $(OVS) is not there (apt-get install openvswitch-switch-dpdk)"; fi
 
 deps:
 	@./.ci/deps

@@ -15,15 +15,20 @@ use crate::provider::{DpOp, OpError, Provider, ProviderStats};
 use crate::shared::SharedFlow;
 use crate::stats::{PmdStats, INTERVALS};
 use crate::thread::{Cmd, Execute, Worker};
+use crate::vector::Parser;
 use flow::{DpAction, DpPort, Flow};
 use infra::cpu::NumaId;
+use infra::info;
 use infra::ring::{PushError, WakeConsumer};
+use infra::vlog::Module;
 use infra::Waker;
 use netdev::Netdev;
 use packet::Packet;
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+static EXTRACT_LOG: Module = Module::new("dpif_netdev_extract");
 
 /// What control and handle share.
 pub(crate) struct Common {
@@ -94,6 +99,7 @@ impl Datapath {
             user_waker: Waker::new().map_err(DpError::Thread)?,
         });
         let control = Mutex::new(Control::new(Arc::clone(&common))?);
+        info!(EXTRACT_LOG, "{name}: frames are parsed with {}", Parser::best().name());
         Ok(Arc::new(Datapath { name: name.to_owned(), common, control }))
     }
 

@@ -16,6 +16,7 @@ use crate::simple::{self, RawFlows, Simple};
 use crate::smc::{self, Smc};
 use crate::stats::PmdStats;
 use crate::tx::TxPorts;
+use crate::vector::Parser;
 use crate::FlowEvent;
 use flow::extract::{self, PktMetadata};
 use flow::{DpAction, Flow, Miniflow, RecircId};
@@ -211,6 +212,7 @@ pub(crate) struct Engine {
     pub(crate) now_ms: u64,
     pub(crate) now_tsc: u64,
     pub(crate) vlan_limit: u8,
+    parser: Parser,
     scratch: Vec<Box<Scratch>>,
     answer: Option<Box<MissResult>>,
     pub(crate) missing: Missing,
@@ -248,6 +250,7 @@ impl Engine {
             now_ms: 0,
             now_tsc: 0,
             vlan_limit: 1,
+            parser: Parser::best(),
             scratch: (0..=MAX_DEPTH).map(|_| Scratch::new()).collect(),
             answer: Some(Box::default()),
             missing: Missing::default(),
@@ -306,7 +309,7 @@ impl Engine {
                 return;
             }
         }
-        make_keys(packets, todo, meta, hashes, s);
+        make_keys(self.parser, packets, todo, meta, hashes, s);
         let use_emc = self.emc.enabled() && self.worth.ask();
         let asked = todo;
         if use_emc {
@@ -486,7 +489,7 @@ impl Engine {
             let Some(packet) = packets.get(i).filter(|_| !missed) else { continue };
             let Some(slot) = self.flows.get(s.flow[i]) else { continue };
             let (Some(flow), Some(actions)) = (&slot.shared, &slot.actions) else { continue };
-            make_keys(packets, 1 << i, meta, hashes, s);
+            make_keys(self.parser, packets, 1 << i, meta, hashes, s);
             let key = s.keys[i].expand();
             crate::coverage::SELF_CHECKS.inc();
             let req = Miss { packet, flow: &key, core: self.id, now_ms: self.now_ms };
@@ -730,23 +733,32 @@ impl Engine {
     }
 }
 
-/// Parses the packets in `todo`.
+/// Parses the packets in `todo`. With hashes, each packet has metadata of its own.
 #[inline]
-fn make_keys(packets: &[Packet], todo: u32, meta: &Meta, hashes: Option<&[u32; BURST]>, s: &mut Scratch) {
-    let md = meta.packed(0);
+fn make_keys(
+    parser: Parser,
+    packets: &[Packet],
+    todo: u32,
+    meta: &Meta,
+    hashes: Option<&[u32; BURST]>,
+    s: &mut Scratch,
+) {
+    match hashes {
+        None => parser.keys(packets, todo, &meta.packed(0), &mut s.keys),
+        Some(h) => {
+            for i in bits(todo) {
+                parser.keys(packets, 1 << i, &meta.packed(h[i]), &mut s.keys);
+            }
+        }
+    }
     for i in bits(todo) {
-        let Some(p) = packets.get(i) else { break };
-        match hashes {
-            None => extract::extract(p.data(), &md, &mut s.keys[i]),
-            Some(h) => extract::extract(p.data(), &meta.packed(h[i]), &mut s.keys[i]),
-        };
         s.flags[i] = extract::tcp_flags(&s.keys[i]);
     }
 }
 
 /// Positions of the set bits.
 #[inline(always)]
-fn bits(mut set: u32) -> impl Iterator<Item = usize> {
+pub(crate) fn bits(mut set: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let i = (set != 0).then(|| set.trailing_zeros() as usize % BURST)?;
         set &= set - 1;

@@ -41,6 +41,7 @@ pub mod stats;
 mod testpkt;
 mod thread;
 mod tx;
+mod vector;
 mod xps;
 
 pub use api::{

@@ -133,7 +133,7 @@ impl Smc {
             return;
         }
         let chance = self.rng.next();
-        if chance % FULL_INV_PROB == 0 {
+        if chance.is_multiple_of(FULL_INV_PROB) {
             set[chance as usize / FULL_INV_PROB as usize % WAYS] = entry;
         }
     }

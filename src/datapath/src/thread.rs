@@ -346,7 +346,7 @@ impl Worker {
         if self.recording {
             self.recorder.record(s, spent, total, (self.engine.now_ms, self.last_tsc));
         }
-        if total > 0 || commands > 0 || self.exact || s.iterations % QUIET_ROUNDS == 0 {
+        if total > 0 || commands > 0 || self.exact || s.iterations.is_multiple_of(QUIET_ROUNDS) {
             self.publish();
         }
     }

@@ -13,6 +13,7 @@ use crate::be::Be16;
 use crate::key::{Flow, Miniflow, FRAG_ANY, FRAG_LATER, PKT_WORDS};
 use std::mem::offset_of;
 
+pub mod shape;
 #[cfg(test)]
 mod tests;
 
@@ -85,6 +86,12 @@ impl PktMetadata {
             }
         }
         m
+    }
+
+    /// The words that are there, and what they are.
+    #[inline(always)]
+    pub fn words(&self) -> (u64, &[u64]) {
+        (self.map, &self.words[..self.n.min(META_WORDS)])
     }
 
     /// With another limit of VLAN headers.

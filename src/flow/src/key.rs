@@ -124,7 +124,7 @@ pub const FLOW_WORDS: usize = std::mem::size_of::<Flow>() / 8;
 /// Words that a packet can fill; a `u64` has a bit for each.
 pub const PKT_WORDS: usize = std::mem::offset_of!(Flow, metadata) / 8;
 
-const _: () = assert!(std::mem::size_of::<Flow>() % 8 == 0);
+const _: () = assert!(std::mem::size_of::<Flow>().is_multiple_of(8));
 const _: () = assert!(std::mem::offset_of!(Flow, metadata) % 8 == 0);
 const _: () = assert!(FLOW_WORDS <= 64);
 

@@ -161,7 +161,7 @@ pub(crate) fn properties(
     r: &mut Reader<'_>,
     mut f: impl FnMut(u16, &mut Reader<'_>) -> Result<(), OfError>,
 ) -> Result<(), OfError> {
-    if r.left() % 8 != 0 {
+    if !r.left().is_multiple_of(8) {
         return Err(BAD_LEN);
     }
     while r.left() > 0 {

@@ -46,7 +46,7 @@ impl<'a> Words<'a> {
 /// Bytes of a text of hexadecimal digits.
 pub fn hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     let nibble = |d: u8| char::from(d).to_digit(16);

@@ -163,7 +163,7 @@ const MAX_FRAME: usize = 65_535;
 /// A frame in hexadecimal digits, with white space anywhere between bytes.
 fn hex_frame(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-    if digits.len() % 2 != 0 || digits.len() / 2 < ETH_HEADER {
+    if !digits.len().is_multiple_of(2) || digits.len() / 2 < ETH_HEADER {
         return None;
     }
     let value = |c: u8| (c as char).to_digit(16);
