@@ -10,6 +10,8 @@ use crate::daemonize::reason;
 use crate::paths;
 use crate::tls::{Plain, Session};
 use infra::poll::Poller;
+use infra::vlog::Module;
+use infra::{err, warn};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -17,6 +19,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+static UNIX_LOG: Module = Module::new("stream_unix");
+static UNLINK_LOG: Module = Module::new("fatal_signal");
 
 /// Longest path that fits into a `sockaddr_un`.
 const MAX_UNIX_PATH: usize = 107;
@@ -271,7 +276,15 @@ impl Listener {
         }
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
         let short = UnixPath::new(path)?;
-        socket.bind(&SockAddr::unix(short.as_path())?)?;
+        if let Err(error) = socket.bind(&SockAddr::unix(short.as_path())?) {
+            let (name, text) = (path.display(), reason(&error));
+            if std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                // In the words of the original, which tries to remove what was not made.
+                warn!(UNLINK_LOG, "could not unlink \"{name}\" (No such file or directory)");
+            }
+            err!(UNIX_LOG, "{name}: binding failed: {text}");
+            return Err(error.into());
+        }
         // Others may come later only as far as the directory lets them.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o750))?;
         socket.listen(BACKLOG)?;

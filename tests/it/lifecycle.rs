@@ -264,7 +264,10 @@ fn command_lines_as_the_installed_daemon() {
         &["--user=nobody:daemon", "unix:x"],
         &["--user=:daemon", "unix:x"],
         &["--pidfile=/nonexistent/x.pid", "unix:x"],
+        &["--unixctl=/nonexistent/x.ctl", "unix:x"],
     ];
+    // Lines of the log begin with the time.
+    let timeless = |line: &str| line.split_once("Z|").map_or(line, |(_, rest)| rest).to_string();
     let output = |which: Which, args: &[&str]| {
         let output = namespace.run(&[&[which.program()], args].concat());
         let mut out = output.out.as_str();
@@ -272,7 +275,8 @@ fn command_lines_as_the_installed_daemon() {
             // Ours also names the DPDK that it drives.
             out = out.lines().next().unwrap_or_default();
         }
-        (output.code, out.to_string(), output.err.replace(which.program(), "PROGRAM"))
+        let err: Vec<String> = output.err.replace(which.program(), "PROGRAM").lines().map(timeless).collect();
+        (output.code, out.to_string(), err)
     };
     for args in cases {
         assert_eq!(output(Which::Ours, args), output(Which::Installed, args), "{args:?}");
