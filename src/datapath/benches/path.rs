@@ -142,14 +142,8 @@ fn slow(m: &mut Mask) {
     m.0.tcp_flags = Be16::new(1);
 }
 
-fn main() {
-    let only = std::env::args().nth(1).filter(|a| !a.starts_with('-'));
-    infra::vlog::set("off").expect("a level");
-    let want = |name: &str| only.as_ref().is_none_or(|o| name.contains(o.as_str()));
-    if want("parts") {
-        parts::print();
-    }
-    println!("{:<24} {:>7} {:>7} {:>7} {:>7}", "cycles a packet", "all", "ports", "path", "allocs");
+/// Name, flows of the traffic, `emc-insert-inv-prob`, and what the tables say.
+fn cases() -> Vec<(&'static str, u32, u32, Rule)> {
     let l3 = || output(|_, m| m.0.nw_dst = Be32::new(0xff00_0000));
     let per_flow = || {
         output(|_, m| {
@@ -193,7 +187,7 @@ fn main() {
     let pop = || -> Rule {
         Box::new(|_, out| out.actions.extend([DpAction::PopVlan, DpAction::Output(DpPort(2))]))
     };
-    let cases: Vec<(&str, u32, u32, Rule)> = vec![
+    vec![
         ("port-1", 1, 100, output(|_, _| ())),
         ("l3-1k", 1_000, 100, l3()),
         ("l3-100k", 100_000, 100, l3()),
@@ -204,13 +198,23 @@ fn main() {
         ("emc-1k", 1_000, 1, emc_rule()),
         ("emc-100k", 100_000, 100, emc_rule()),
         ("no-emc-1k", 1_000, 0, emc_rule()),
-    ];
+    ]
+}
+
+fn main() {
+    let only = std::env::args().nth(1).filter(|a| !a.starts_with('-'));
+    infra::vlog::set("off").expect("a level");
+    let want = |name: &str| only.as_ref().is_none_or(|o| name.contains(o.as_str()));
+    if want("parts") {
+        parts::print();
+    }
+    println!("{:<24} {:>7} {:>7} {:>7} {:>7}", "cycles a packet", "all", "ports", "path", "allocs");
     for (name, actions) in parts::actions() {
         if want(name) {
             run(name, wire::flows(1_000, 60), 100, parts::rule(actions));
         }
     }
-    for (name, flows, emc, rule) in cases {
+    for (name, flows, emc, rule) in cases() {
         if want(name) {
             run(name, wire::flows(flows, 60), emc, rule);
         }
