@@ -206,6 +206,7 @@ impl Client {
     /// The next attempt goes to the server at `remote`.
     pub fn set_remote(&mut self, remote: &str) {
         self.session.set_name(remote);
+        self.session.set_probe_interval(default_probe_interval_ms(remote));
     }
 
     /// There are so many servers to try: a round of them is made without waiting between two.
@@ -444,6 +445,8 @@ impl Client {
         match pending {
             Pending::Schema => Err(ProtocolError::Refused { method: "get_schema", error }),
             Pending::Lock => Err(ProtocolError::Refused { method: "lock", error }),
+            // It told what it is before it refused to.
+            Pending::ServerSchema | Pending::ServerMonitor if !matches!(self.phase, Phase::Server) => Ok(()),
             // A server from before there was such a database, or one that hides it.
             Pending::ServerSchema | Pending::ServerMonitor => {
                 self.server = None;
@@ -555,7 +558,10 @@ impl Client {
         if found && self.last_txn.is_none() {
             return Err(malformed());
         }
-        let Phase::Monitor(mut fresh) = std::mem::replace(&mut self.phase, Phase::Synced(method)) else {
+        let asked = matches!(self.phase, Phase::Monitor(_));
+        let Some(Phase::Monitor(mut fresh)) =
+            asked.then(|| std::mem::replace(&mut self.phase, Phase::Synced(method)))
+        else {
             return Ok(());
         };
         if found {
