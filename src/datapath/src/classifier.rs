@@ -100,9 +100,10 @@ impl Subtable {
         self.index.len() + 1
     }
 
-    /// Its megaflows.
-    fn flows(&self) -> impl Iterator<Item = FlowIdx> + '_ {
-        self.entries.chunks_exact(self.stride()).map(|e| e[self.n()] as FlowIdx).filter(|f| *f != NO_FLOW)
+    /// Its megaflows from entry `from` on, with the entries behind them.
+    fn flows(&self, from: usize) -> impl Iterator<Item = (usize, FlowIdx)> + '_ {
+        let all = self.entries.chunks_exact(self.stride()).enumerate().skip(from);
+        all.map(|(i, e)| (i + 1, e[self.n()] as FlowIdx)).filter(|(_, f)| *f != NO_FLOW)
     }
 
     /// Makes the plan fit keys whose words are `map`.
@@ -329,6 +330,13 @@ impl Subtable {
             _ => self.lookup_any(keys, todo, out),
         }
     }
+}
+
+/// How far a walk over all megaflows has come.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    subtable: usize,
+    entry: usize,
 }
 
 /// The megaflows of one input port.
@@ -571,9 +579,26 @@ impl Classifier {
         self.set_lead(n);
     }
 
-    /// Megaflows, so many at the most.
-    pub(crate) fn flows(&self, max: usize) -> Vec<FlowIdx> {
-        self.subtables.iter().flatten().flat_map(|s| s.flows()).take(max).collect()
+    /// Megaflows from `cursor` on, so many at the most; the cursor moves behind them.
+    pub(crate) fn flows(&self, cursor: &mut Cursor, max: usize) -> Vec<FlowIdx> {
+        let mut found = Vec::new();
+        while let Some(slot) = self.subtables.get(cursor.subtable) {
+            let from = cursor.entry;
+            for (behind, flow) in slot.iter().flat_map(|s| s.flows(from)).take(max - found.len()) {
+                found.push(flow);
+                cursor.entry = behind;
+            }
+            if found.len() == max {
+                break;
+            }
+            *cursor = Cursor { subtable: cursor.subtable + 1, entry: 0 };
+        }
+        found
+    }
+
+    /// Whether there is no megaflow.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_mask.is_empty()
     }
 }
 

@@ -86,7 +86,14 @@ proptest! {
                 }
             }
         }
-        let mut have = cls.flows(usize::MAX);
+        let mut have = cls.flows(&mut Cursor::default(), usize::MAX);
+        let (mut cursor, mut parts) = (Cursor::default(), Vec::new());
+        while parts.len() < have.len() {
+            let part = cls.flows(&mut cursor, 3);
+            prop_assert!(!part.is_empty());
+            parts.extend(part);
+        }
+        prop_assert_eq!(&parts, &have);
         have.sort_unstable();
         let mut want: Vec<_> = twin.0.iter().map(|e| e.2).collect();
         want.sort_unstable();

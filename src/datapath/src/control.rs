@@ -281,11 +281,20 @@ impl Control {
 
     /// Starts and stops PMDs until they are those wanted. When that took all queues back and gave them out anew, says
     /// of which ports that failed.
-    fn adjust_threads(&mut self) -> Result<Option<Vec<(DpPort, DpError)>>, DpError> {
+    fn adjust_threads(&mut self) -> Option<Vec<(DpPort, DpError)>> {
         let wanted = self.wanted_cores();
         let have: BTreeSet<CoreId> = self.threads.iter().filter_map(|t| t.id.core()).collect();
-        if wanted == have {
-            return Ok(None);
+        // One that cannot be started changes nothing, also not the next time.
+        let mut changes = have.difference(&wanted).next().is_some();
+        for core in wanted.difference(&have) {
+            let numa = self.common.options.topology.numa_of(*core).unwrap_or_default();
+            match self.start_thread(PmdId(core.0), numa) {
+                Ok(()) => changes = true,
+                Err(e) => warn!(LOG, "PMD thread on core {} cannot be started: {e}", core.0),
+            }
+        }
+        if !changes {
+            return None;
         }
         let ports: Vec<u32> = self.ports.keys().copied().collect();
         // What is received while ports are taken back would find some missing.
@@ -295,12 +304,6 @@ impl Control {
         }
         for core in have.difference(&wanted) {
             self.stop_thread(PmdId(core.0));
-        }
-        let mut started = Ok(());
-        for core in wanted.difference(&have) {
-            let numa = self.common.options.topology.numa_of(*core).unwrap_or_default();
-            // Ports go on with the threads there are.
-            started = started.and(self.start_thread(PmdId(core.0), numa));
         }
         self.say_threads();
         // Transmit queues first: what is then received finds all ports there.
@@ -316,13 +319,13 @@ impl Control {
                 }
             }
         }
-        started.map(|()| Some(failed))
+        Some(failed)
     }
 
     /// As `adjust_threads`; ports that are left without queues are named in the log, but for `but`, whose error is
     /// returned. True when queues were given out.
     fn adjust(&mut self, but: Option<DpPort>) -> Result<bool, DpError> {
-        let Some(failed) = self.adjust_threads()? else { return Ok(false) };
+        let Some(failed) = self.adjust_threads() else { return Ok(false) };
         let mut own = Ok(true);
         for (no, e) in failed {
             if Some(no) == but {
@@ -449,22 +452,23 @@ impl Control {
         if !port.netdev.is_pmd() {
             return Ok(());
         }
+        let mut steered = Ok(());
         if old.steering != port.config.steering {
             let mode = match port.config.steering {
                 TxSteering::Thread => "thread",
                 TxSteering::Hash => "hash",
             };
             info!(LOG, "{}: Tx packet steering mode has been set to '{mode}'.", port.netdev.name());
-            if let Err(e) = self.steer(no) {
+            steered = self.steer(no);
+            if steered.is_err() {
                 // Nothing changed yet: the next attempt is to find that.
                 self.ports.entry(no.0).and_modify(|p| p.config.steering = old.steering);
-                return Err(e);
             }
         }
         if self.ports.get(&no.0).is_some_and(|p| p.receives) {
             self.schedule();
         }
-        Ok(())
+        steered
     }
 
     /// Has all threads send to a port as its `tx-steering` says, with the queues that are open: each changes between two

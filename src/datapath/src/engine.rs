@@ -6,7 +6,7 @@
 //! `classifier` and `flows` are what it looks packets up in, `tx` is where they go.
 
 use crate::api::{FlowPut, Miss, MissResult, PmdId, Suspect, Upcall, UserspacePacket};
-use crate::classifier::{Classifier, FlowIdx, BURST, NO_FLOW};
+use crate::classifier::{Classifier, Cursor, FlowIdx, BURST, NO_FLOW};
 use crate::drops::Drop;
 use crate::emc::{Emc, Worth};
 use crate::flows::{Fast, Flows};
@@ -16,7 +16,7 @@ use crate::simple::{self, RawFlows, Simple};
 use crate::smc::{self, Smc};
 use crate::stats::PmdStats;
 use crate::tx::TxPorts;
-use crate::vector::Parser;
+use crate::vector::{bits, Parser};
 use crate::FlowEvent;
 use flow::extract::{self, PktMetadata};
 use flow::{DpAction, Flow, Miniflow, RecircId};
@@ -213,6 +213,8 @@ pub(crate) struct Engine {
     pub(crate) now_tsc: u64,
     pub(crate) vlan_limit: u8,
     parser: Parser,
+    /// Port whose megaflows are being removed, and how far that is.
+    purging: (u32, Cursor),
     scratch: Vec<Box<Scratch>>,
     answer: Option<Box<MissResult>>,
     pub(crate) missing: Missing,
@@ -251,6 +253,7 @@ impl Engine {
             now_tsc: 0,
             vlan_limit: 1,
             parser: Parser::best(),
+            purging: (0, Cursor::default()),
             scratch: (0..=MAX_DEPTH).map(|_| Scratch::new()).collect(),
             answer: Some(Box::default()),
             missing: Missing::default(),
@@ -574,13 +577,25 @@ impl Engine {
         self.out.event(FlowEvent::Deleted(shared));
     }
 
+    fn classifier_of(&self, slot: usize) -> Option<&Classifier> {
+        self.tables.get(slot)?.as_ref().map(|t| &t.classifier)
+    }
+
     /// Removes up to `max` megaflows of packets that came from `port`. False when there may be more.
     pub(crate) fn purge_port(&mut self, port: u32, max: usize) -> bool {
         let slot = Engine::slot_of(port);
-        let flows = self.tables.get(slot).and_then(|t| t.as_ref()).map(|t| t.classifier.flows(max));
-        let flows = flows.unwrap_or_default();
+        let (of, mut cursor) = std::mem::take(&mut self.purging);
+        if of != port {
+            cursor = Cursor::default();
+        }
+        let flows = self.classifier_of(slot).map(|c| c.flows(&mut cursor, max)).unwrap_or_default();
         flows.iter().for_each(|idx| self.remove(*idx));
         if flows.len() == max {
+            self.purging = (port, cursor);
+            return false;
+        }
+        if self.classifier_of(slot).is_some_and(|c| !c.is_empty()) {
+            // Some came meanwhile, behind the walk: it begins anew.
             return false;
         }
         if slot != 0 {
@@ -734,7 +749,7 @@ impl Engine {
 }
 
 /// Parses the packets in `todo`. With hashes, each packet has metadata of its own.
-#[inline]
+#[inline(never)]
 fn make_keys(
     parser: Parser,
     packets: &[Packet],
@@ -745,25 +760,16 @@ fn make_keys(
 ) {
     match hashes {
         None => parser.keys(packets, todo, &meta.packed(0), &mut s.keys),
+        // One at a time there is nothing to gain.
         Some(h) => {
             for i in bits(todo) {
-                parser.keys(packets, 1 << i, &meta.packed(h[i]), &mut s.keys);
+                Parser::Plain.keys(packets, 1 << i, &meta.packed(h[i]), &mut s.keys);
             }
         }
     }
     for i in bits(todo) {
         s.flags[i] = extract::tcp_flags(&s.keys[i]);
     }
-}
-
-/// Positions of the set bits.
-#[inline(always)]
-pub(crate) fn bits(mut set: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let i = (set != 0).then(|| set.trailing_zeros() as usize % BURST)?;
-        set &= set - 1;
-        Some(i)
-    })
 }
 
 /// Takes the headers of plain frames; returns which they are.

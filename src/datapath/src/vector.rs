@@ -6,10 +6,20 @@
 //! Neighbours: `engine`; the shapes are `flow`'s. Threads: no state.
 #![allow(unsafe_code)]
 
-use crate::engine::bits;
+use crate::classifier::BURST;
 use flow::extract::{self, PktMetadata};
 use flow::Miniflow;
 use packet::Packet;
+
+/// Positions of the set bits.
+#[inline(always)]
+pub(crate) fn bits(mut set: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let i = (set != 0).then(|| set.trailing_zeros() as usize % BURST)?;
+        set &= set - 1;
+        Some(i)
+    })
+}
 
 /// How keys are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +139,7 @@ mod wide {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flow::extract::shape::{Shape, SPAN};
     use flow::Flow;
     use packet::build::{Builder, Ip4, Ip6};
     use proptest::prelude::*;
@@ -149,6 +160,20 @@ mod tests {
         ]
     }
 
+    /// The steps of `wide::key`, a byte at a time, on any processor.
+    fn by_table(frame: &[u8], md: &PktMetadata) -> Option<(u64, Vec<u64>)> {
+        let s = Shape::of(frame, md.vlan_limit)?;
+        let b: [u8; SPAN] = std::array::from_fn(|i| frame.get(i).copied().unwrap_or(0));
+        if (0..SPAN).any(|i| (b[i] ^ s.want[i]) & s.look[i] != 0) {
+            return None;
+        }
+        let key: [u8; SPAN] = std::array::from_fn(|i| b[usize::from(s.from[i])] & s.keep[i] | s.set[i]);
+        let (map, meta) = md.words();
+        let words = key.chunks_exact(8).map(|c| u64::from_ne_bytes(c.try_into().expect("eight bytes")));
+        let map = map | s.map;
+        Some((map, meta.iter().copied().chain(words).take(map.count_ones() as usize).collect()))
+    }
+
     /// Keys are the same as those of the plain form.
     fn check(frame: &[u8], limit: u8) {
         let packets = [Packet::from_slice(frame)];
@@ -159,6 +184,9 @@ mod tests {
             Parser::best().keys(&packets, 1, &md, &mut a);
             Parser::Plain.keys(&packets, 1, &md, &mut b);
             assert_eq!((a[0].map, a[0].packed()), (b[0].map, b[0].packed()), "{frame:02x?}");
+            if let Some(t) = by_table(frame, &md) {
+                assert_eq!(t, (b[0].map, b[0].packed().to_vec()), "{frame:02x?}");
+            }
         }
     }
 
@@ -191,7 +219,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn wide_where_there_is_such_a_processor() {
-        let is = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" avx512_vbmi2 "));
+        let is = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" avx512_vbmi2"));
         assert!(!is || Parser::best() != Parser::Plain, "VBMI2 comes with VBMI");
     }
 
