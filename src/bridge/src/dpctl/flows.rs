@@ -20,8 +20,10 @@ use std::time::{Duration, Instant};
 static LOG: infra::vlog::Module = infra::vlog::Module::new("odp_util");
 static LIMIT: infra::vlog::RateLimit = infra::vlog::RateLimit::new(60, 5);
 
-/// How long a command waits for the thread that owns a flow. Main does nothing else meanwhile.
+/// How long a command waits in all for the threads that own flows. Main does nothing else meanwhile.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// How long a file of flows may take.
+const FILE_PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_micros(100);
 /// Largest file of flows that is read.
 const MAX_FILE: u64 = 64 << 20;
@@ -59,9 +61,8 @@ fn find(b: &Backer, k: &Key) -> Vec<Arc<SharedFlow>> {
     }
 }
 
-/// Waits until `done` says so; flows come and go when their threads get to it.
-fn settle(done: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
+/// Waits until `done` says so, or `end`; flows come and go when their threads get to it.
+fn settle(end: Instant, done: impl Fn() -> bool) {
     while !done() && Instant::now() < end {
         std::thread::sleep(PAUSE);
     }
@@ -72,7 +73,7 @@ fn actions(text: &str) -> Result<Vec<DpAction>, String> {
         .map_err(|e: ActionError| format!("ovs-vswitchd: parsing actions ({})", e.reason()))
 }
 
-fn put(b: &Backer, k: &Key, actions: Vec<DpAction>) -> Result<(), String> {
+fn put(b: &Backer, k: &Key, actions: Vec<DpAction>, end: Instant) -> Result<(), String> {
     if !k.usable {
         return Err("ovs-vswitchd: updating flow table (Invalid argument)".into());
     }
@@ -87,7 +88,7 @@ fn put(b: &Backer, k: &Key, actions: Vec<DpAction>) -> Result<(), String> {
         };
         b.datapath.flow_put(pmd, put);
     }
-    settle(|| !find(b, k).is_empty());
+    settle(end, || !find(b, k).is_empty());
     Ok(())
 }
 
@@ -129,24 +130,24 @@ fn statistics(flows: &[Arc<SharedFlow>]) -> String {
 }
 
 /// Adds a flow that must not be there.
-fn add(b: &Backer, flow: &str, actions: &str, o: &Options) -> Reply {
+fn add(b: &Backer, flow: &str, actions: &str, o: &Options, end: Instant) -> Reply {
     let (k, actions) = parse_put(b, flow, actions)?;
     if k.usable && !find(b, &k).is_empty() {
         return Err("ovs-vswitchd: updating flow table (File exists)".into());
     }
-    put(b, &k, actions)?;
+    put(b, &k, actions, end)?;
     Ok(if o.statistics { statistics(&[]) } else { String::new() })
 }
 
 /// Gives other actions to a flow that must be there, unless it may be created.
-fn modify(b: &Backer, flow: &str, actions: &str, o: &Options) -> Reply {
+fn modify(b: &Backer, flow: &str, actions: &str, o: &Options, end: Instant) -> Reply {
     let (k, actions) = parse_put(b, flow, actions)?;
     let found = find(b, &k);
     if found.is_empty() {
         if !o.may_create {
             return Err(no_such_file("updating flow table"));
         }
-        put(b, &k, actions.clone())?;
+        put(b, &k, actions.clone(), end)?;
     }
     for f in &found {
         b.datapath.flow_set_actions(f, actions.as_slice().into());
@@ -161,7 +162,7 @@ fn modify(b: &Backer, flow: &str, actions: &str, o: &Options) -> Reply {
 pub(super) fn add_flow(m: &mut Manager, args: &[&str]) -> Reply {
     let (o, rest) = options(args, 2)?;
     match words(m, rest, 2)? {
-        (b, [flow, actions, ..]) => add(&b, flow, actions, &o),
+        (b, [flow, actions, ..]) => add(&b, flow, actions, &o, Instant::now() + PATIENCE),
         _ => Err("\"dpctl/add-flow\" command requires at least 2 arguments".into()),
     }
 }
@@ -169,19 +170,19 @@ pub(super) fn add_flow(m: &mut Manager, args: &[&str]) -> Reply {
 pub(super) fn mod_flow(m: &mut Manager, args: &[&str]) -> Reply {
     let (o, rest) = options(args, 2)?;
     match words(m, rest, 2)? {
-        (b, [flow, actions, ..]) => modify(&b, flow, actions, &o),
+        (b, [flow, actions, ..]) => modify(&b, flow, actions, &o, Instant::now() + PATIENCE),
         _ => Err("\"dpctl/mod-flow\" command requires at least 2 arguments".into()),
     }
 }
 
-fn delete(b: &Backer, flows: &[Arc<SharedFlow>]) {
+fn delete(b: &Backer, flows: &[Arc<SharedFlow>], end: Instant) {
     flows.iter().for_each(|f| b.datapath.flow_delete(f));
     // Others may come while these go, as many.
     let gone: HashSet<_> = flows.iter().map(Arc::as_ptr).collect();
-    settle(|| !b.slow.flows().iter().any(|f| gone.contains(&Arc::as_ptr(f))));
+    settle(end, || !b.slow.flows().iter().any(|f| gone.contains(&Arc::as_ptr(f))));
 }
 
-fn remove(b: &Backer, text: &str, o: &Options) -> Reply {
+fn remove(b: &Backer, text: &str, o: &Options, end: Instant) -> Reply {
     let found: Vec<Arc<SharedFlow>> = match split_ufid(text) {
         (Some(u), "") => b.slow.flows().into_iter().filter(|f| f.ufid.0 == u.0).collect(),
         _ => {
@@ -194,14 +195,14 @@ fn remove(b: &Backer, text: &str, o: &Options) -> Reply {
     if found.is_empty() {
         return Err(no_such_file("deleting flow") + "\nPerhaps you need to specify a UFID?");
     }
-    delete(b, &found);
+    delete(b, &found, end);
     Ok(if o.statistics { statistics(&found) } else { String::new() })
 }
 
 pub(super) fn del_flow(m: &mut Manager, args: &[&str]) -> Reply {
     let (o, rest) = options(args, 1)?;
     let (b, rest) = words(m, rest, 1)?;
-    remove(&b, rest.first().copied().unwrap_or_default(), &o)
+    remove(&b, rest.first().copied().unwrap_or_default(), &o, Instant::now() + PATIENCE)
 }
 
 /// The mask as a thread installs it.
@@ -239,16 +240,21 @@ fn line(text: &str, default: Verb) -> Option<(Verb, &str, &str)> {
 /// Carries out the lines of a file; what went wrong.
 fn from_file(b: &Backer, text: &str, default: Verb) -> String {
     let (mut out, o) = (String::new(), Options::default());
+    let (settled, end) = (Instant::now() + PATIENCE, Instant::now() + FILE_PATIENCE);
     for (i, whole) in text.lines().enumerate() {
         let text = whole.split('#').next().unwrap_or_default().trim();
         if text.is_empty() {
             continue;
         }
+        if Instant::now() > end {
+            let _ = writeln!(out, "ovs-vswitchd: stopped at line number {}: the file takes too long", i + 1);
+            break;
+        }
         let done = match line(text, default) {
             None => Err(format!("ovs-vswitchd: Failed parsing line number {}, skipped!", i + 1)),
-            Some((Verb::Add, flow, actions)) => add(b, flow, actions, &o),
-            Some((Verb::Modify, flow, actions)) => modify(b, flow, actions, &o),
-            Some((Verb::Delete, flow, _)) => remove(b, flow, &o),
+            Some((Verb::Add, flow, actions)) => add(b, flow, actions, &o, settled),
+            Some((Verb::Modify, flow, actions)) => modify(b, flow, actions, &o, settled),
+            Some((Verb::Delete, flow, _)) => remove(b, flow, &o, settled),
         };
         if let Err(e) = done {
             let _ = writeln!(out, "{e}");
@@ -316,7 +322,7 @@ pub(super) fn del_flows(m: &mut Manager, args: &[&str]) -> Reply {
         }
     };
     crate::coverage::FLOW_FLUSH.inc();
-    delete(&b, &b.slow.flows());
+    delete(&b, &b.slow.flows(), Instant::now() + PATIENCE);
     Ok(String::new())
 }
 
