@@ -223,7 +223,7 @@ pub fn no_transparent_huge_pages() {
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
-/// Gives memory that is free back to the system at once, also pages that other threads have freed.
+/// Gives memory that the calling thread allocated and that is free, whoever freed it, back to the system at once.
 pub fn trim_memory() {
     // SAFETY: works on the allocator's own state of the calling thread.
     unsafe { libmimalloc_sys::mi_collect(true) };

@@ -2,13 +2,10 @@
 //! and main loops can wait on. Any thread; PMDs may call `change` only when
 //! nobody is expected to wait long (it may write to an eventfd).
 
-use crate::coverage::Counter;
 use crate::waker::Waker;
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-static CHANGED: Counter = Counter::new("seq_change");
 
 /// A sequence number with waiters.
 #[derive(Default)]
@@ -32,7 +29,6 @@ impl Seq {
 
     /// Says that something changed: wakes all who wait for the present value.
     pub fn change(&self) {
-        CHANGED.inc();
         self.value.fetch_add(1, Ordering::AcqRel);
         let woken = std::mem::take(&mut *self.waiters.lock());
         self.changed.notify_all();

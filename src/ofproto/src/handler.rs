@@ -66,6 +66,8 @@ counters! {
     bad = "handler_bad_upcall",
     /// Packets from ports that no bridge has.
     unknown_port = "handler_unknown_port",
+    /// Packets dropped while the tables are being restored.
+    restoring = "handler_flow_restore_wait",
     /// Flows asked for.
     puts = "handler_flow_put",
     /// Flows that were there already: the packet was under way when another brought them.

@@ -114,6 +114,8 @@ impl Upcalls {
 pub struct Queued {
     /// Whether a bridge has its port. If not, the flow to install drops what comes from there.
     pub known: bool,
+    /// Whether it is dropped because the tables are being restored (`flow-restore-wait`).
+    pub restoring: bool,
     /// What to do with the packet now.
     pub actions: Vec<DpAction>,
     /// The flow to install; none over the flow limit.
@@ -133,7 +135,7 @@ impl Upcalls {
         self.stats.misses.fetch_add(1, Ordering::Relaxed);
         let seq = self.world.seq();
         if self.restoring.load(Ordering::Relaxed) {
-            return Queued { known: true, ..Queued::default() };
+            return Queued { known: true, restoring: true, ..Queued::default() };
         }
         let known = translate_flow(&self.world, flow, now_ms, Purpose::SlowPacket, x);
         if !known {
@@ -156,7 +158,7 @@ impl Upcalls {
             seq,
             ctx: Some(Box::new(cache)),
         });
-        Queued { known, actions, put }
+        Queued { known, restoring: false, actions, put }
     }
 
     /// Whether one more flow may be installed; counts it.

@@ -127,6 +127,9 @@ impl Shared {
         let now_ms = (self.clock)();
         let covered = ops.flows.iter().any(|(f, m)| f.matches(flow, m));
         let translated = self.upcalls.queued(&up.packet, flow, now_ms, !covered, &mut ops.scratch);
+        if translated.restoring {
+            return self.stats.restoring();
+        }
         if !translated.known {
             self.stats.unknown_port();
             let port = flow.in_port;
