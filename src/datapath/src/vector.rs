@@ -2,7 +2,7 @@
 //! processor, gets [`extract::extract`], which gives the same keys.
 //!
 //! With AVX-512 VBMI a plain frame takes one load, one test against the bits that tell its shape and one permutation
-//! of its bytes. The same steps with AVX2 are as many as the plain form has, and no faster.
+//! of its bytes, which is a twentieth of the way through the microflow cache less. Builds for AVX2 are no faster.
 //! Neighbours: `engine`; the shapes are `flow`'s. Threads: no state.
 #![allow(unsafe_code)]
 
