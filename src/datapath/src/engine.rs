@@ -763,7 +763,8 @@ fn make_keys(
         // One at a time there is nothing to gain.
         Some(h) => {
             for i in bits(todo) {
-                Parser::Plain.keys(packets, 1 << i, &meta.packed(h[i]), &mut s.keys);
+                let Some(p) = packets.get(i) else { break };
+                extract::extract(p.data(), &meta.packed(h[i]), &mut s.keys[i]);
             }
         }
     }

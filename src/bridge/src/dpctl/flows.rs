@@ -239,24 +239,38 @@ fn line(text: &str, default: Verb) -> Option<(Verb, &str, &str)> {
 
 /// Carries out the lines of a file; what went wrong.
 fn from_file(b: &Backer, text: &str, default: Verb) -> String {
-    let (mut out, o) = (String::new(), Options::default());
-    let (settled, end) = (Instant::now() + PATIENCE, Instant::now() + FILE_PATIENCE);
+    let (o, end) = (Options::default(), Instant::now() + FILE_PATIENCE);
+    each_line(text, Instant::now, end, |number, text, now| {
+        // A line sees what those before it did.
+        let settled = end.min(now + PATIENCE);
+        match line(text, default) {
+            None => Err(format!("ovs-vswitchd: Failed parsing line number {number}, skipped!")),
+            Some((Verb::Add, flow, actions)) => add(b, flow, actions, &o, settled),
+            Some((Verb::Modify, flow, actions)) => modify(b, flow, actions, &o, settled),
+            Some((Verb::Delete, flow, _)) => remove(b, flow, &o, settled),
+        }
+    })
+}
+
+/// Does each line that says something, by number, until `end`; what went wrong.
+fn each_line(
+    text: &str,
+    clock: impl Fn() -> Instant,
+    end: Instant,
+    mut does: impl FnMut(usize, &str, Instant) -> Reply,
+) -> String {
+    let mut out = String::new();
     for (i, whole) in text.lines().enumerate() {
         let text = whole.split('#').next().unwrap_or_default().trim();
         if text.is_empty() {
             continue;
         }
-        if Instant::now() > end {
+        let now = clock();
+        if now > end {
             let _ = writeln!(out, "ovs-vswitchd: stopped at line number {}: the file takes too long", i + 1);
             break;
         }
-        let done = match line(text, default) {
-            None => Err(format!("ovs-vswitchd: Failed parsing line number {}, skipped!", i + 1)),
-            Some((Verb::Add, flow, actions)) => add(b, flow, actions, &o, settled),
-            Some((Verb::Modify, flow, actions)) => modify(b, flow, actions, &o, settled),
-            Some((Verb::Delete, flow, _)) => remove(b, flow, &o, settled),
-        };
-        if let Err(e) = done {
+        if let Err(e) = does(i + 1, text, now) {
             let _ = writeln!(out, "{e}");
         }
     }
@@ -340,5 +354,24 @@ mod tests {
             assert_eq!(line(bad, Verb::Add), None, "{bad}");
         }
         assert_eq!(line("a", Verb::Delete), Some((Verb::Delete, "a", "")));
+    }
+
+    #[test]
+    fn a_file_ends_with_its_time() {
+        use super::{each_line, Duration, Instant};
+        let (start, lines) = (Instant::now(), std::cell::Cell::new(0));
+        // A second a line.
+        let clock = || start + Duration::from_secs(lines.get());
+        let out =
+            each_line("a\n\n#\nb\nc\nd\ne", clock, start + Duration::from_secs(2), |number, text, _| {
+                lines.set(lines.get() + 1);
+                if text == "b" {
+                    Err(number.to_string())
+                } else {
+                    Ok(String::new())
+                }
+            });
+        assert_eq!(out, "4\novs-vswitchd: stopped at line number 6: the file takes too long\n");
+        assert_eq!(lines.get(), 3);
     }
 }
